@@ -1,0 +1,87 @@
+"""What a song is: length, bars, tempo and meter map, instruments, key, chunks, mood. For `midiex info`.
+
+Knows songs and figures; knows no model and prints nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pretty_midi
+
+from . import conditions, metrics, tokens
+from .chunks import chunk_starts, cut
+from .score import Song
+
+
+def seconds_view(song: Song) -> pretty_midi.PrettyMIDI:
+    """The song's notes in seconds, one instrument a voice, for piano rolls and chroma.
+
+    Built from the song's own tempo map, so that files pretty_midi cannot read itself (SMPTE time, type 2) have it too.
+    """
+    view = pretty_midi.PrettyMIDI()
+    for voice, track in zip(song.voices, song.score.tracks, strict=True):
+        instrument = pretty_midi.Instrument(voice.program, voice.is_drum, voice.name)
+        notes = track.notes.numpy()
+        starts, ends = song.tempo.to_seconds(notes["time"]), song.tempo.to_seconds(notes["time"] + notes["duration"])
+        instrument.notes = [
+            pretty_midi.Note(int(v), int(p), float(s), float(e))
+            for v, p, s, e in zip(notes["velocity"], notes["pitch"], starts, ends, strict=True)
+        ]
+        view.instruments.append(instrument)
+    return view
+
+
+def describe(song: Song) -> dict[str, Any]:
+    """Everything `midiex info` shows, ready for JSON."""
+    view = seconds_view(song)
+    grid = song.grid
+    rows = tokens.encode(tokens.notes_of(song.score), tokens.voice_ids(song.score), grid)
+    key, fit = metrics.key_of(view.get_pitch_class_histogram(use_duration=True))
+    beats, seconds = float(grid.bar_beats.sum()), float(grid.bar_s.sum())
+    figures = conditions.features(rows, beats, seconds)
+    borders = chunk_starts(grid.bar_s)
+    return {
+        "file": str(song.path),
+        "type": song.midi.type,
+        "division": song.midi.ticks_per_beat,
+        "length_s": round(song.length_s, 3),
+        "bars": len(grid),
+        "notes": song.n_notes,
+        "tempo_bpm": [
+            {"at_s": round(float(s), 3), "bpm": round(60e6 / float(us), 3)}
+            for s, us in zip(song.tempo.seconds, song.tempo.us_per_beat, strict=True)
+        ],
+        "meter": [
+            {"at_s": round(float(song.tempo.to_seconds(m.time)), 3), "meter": f"{m.numerator}/{m.denominator}"}
+            for m in song.score.time_signatures
+        ],
+        "instruments": [_instrument(song, i) for i in range(len(song.voices))],
+        "key": key if figures["tuned"] else None,
+        "key_fit": round(fit, 3),
+        "chunks": [
+            {"start_s": round(float(grid.seconds[c.first_bar]), 3), "bars": c.bars, "notes": len(c.rows)}
+            for c in cut(rows, borders)
+        ],
+        "mood": {
+            "arousal": round(figures["arousal"], 2),
+            "valence": round(figures["valence"], 2),
+            "note": "linear proxies; on listeners' labels arousal is told well (AUC .87), valence only roughly (.74)",
+        },
+    }
+
+
+def _instrument(song: Song, index: int) -> dict[str, Any]:
+    voice, notes = song.voices[index], song.score.tracks[index].notes.numpy()
+    name = "Drums" if voice.is_drum else pretty_midi.program_to_instrument_name(voice.program)
+    return {
+        "track": voice.track,
+        "track_name": voice.name,
+        "channel": voice.channel + 1,
+        "program": voice.program,
+        "instrument": name,
+        "notes": len(notes["pitch"]),
+        "lowest": pretty_midi.note_number_to_name(int(np.min(notes["pitch"]))),
+        "highest": pretty_midi.note_number_to_name(int(np.max(notes["pitch"]))),
+    }

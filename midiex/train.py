@@ -1,0 +1,328 @@
+"""Trains the network on shards: schedule, optimisers, EMA, validation, checkpoints and exact resume.
+
+Runs on a CPU, on one GPU and, under torchrun, on several processes. Knows batches and models; knows no MIDI.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import ctypes
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from .checkpoint import save_model, write_whole
+from .config import Config, TrainConfig
+from .dataset import Dataset, Songs, collate, load_split, validation_windows
+from .errors import BadInput
+from .model import HEAD_ORDER, Batch, ChunkTransformer
+from .tokens import FIELDS
+
+STATE_FILE, PROGRESS_FILE, LOG_FILE, VALID_FILE = "train_state.safetensors", "progress.json", "train.csv", "valid.csv"
+LOG_EVERY = 20  # steps
+VALID_WINDOWS = 4  # a source
+HEAD_NAMES = tuple(FIELDS[f] for f in HEAD_ORDER)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is told to the caller now and then."""
+
+    step: int
+    notes: int
+    max_notes: int
+    loss: float  # nats a note, mean since the last report
+    notes_per_s: float
+
+
+def train(
+    shards: str | Path,
+    out: str | Path,
+    config: Config,
+    *,
+    start_from: str | Path | None = None,
+    max_minutes: float | None = None,
+    valid_every_s: float = 600.0,
+    save_every_s: float = 300.0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> dict[str, float]:
+    """Train until config.train.max_notes (or `max_minutes` in all) and leave the model's EMA in `out`.
+
+    The learning rate falls towards whichever of the two comes first. A run found in `out` is resumed where it stopped. `start_from` is a model folder to fine-tune. Returns the last
+    validation's NLL per note by source, with "pooled" (equal weight a source).
+
+    Raises BadInput when there are no shards or `out` holds a run of another config.
+    """
+    _keep_freed_memory()
+    rank, world, device = _processes()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    dataset = Dataset(load_split(shards, "train"), config.train, config.memory, rank)
+    valid = load_split(shards, "valid")
+    torch.manual_seed(config.train.seed)
+    model = ChunkTransformer(config).to(device)
+    run = Run(model, config.train, max_minutes)
+    position = run.restore(out, config) if (out / STATE_FILE).exists() else (0, 0)
+    if start_from is not None and run.step == 0:
+        from .checkpoint import load_model
+
+        run.load(load_model(start_from)[0].state_dict())
+    network = nn.parallel.DistributedDataParallel(model) if world > 1 else model
+    log = _Log(out) if rank == 0 else None
+    last = last_saved = last_valid = since = time.perf_counter()
+    since_notes, losses = run.notes, []
+    valid_result: dict[str, float] = {}
+    for batch, pool, number in _prefetch(dataset.batches(*position)):
+        losses.append(run.step_on(network, to_device(batch, device), world))
+        now = time.perf_counter()
+        run.wall_s += now - last
+        last = now
+        done = _agree(run.share_done >= 1, device, world)
+        if log and (run.step % LOG_EVERY == 0 or done):
+            report = Progress(run.step, run.notes, config.train.max_notes, sum(losses) / len(losses),
+                              (run.notes - since_notes) / (now - since))  # fmt: skip
+            log.step(report, run)
+            since, since_notes, losses = now, run.notes, []
+            if on_progress:
+                on_progress(report)
+        if rank == 0 and valid and (done or now - last_valid > valid_every_s):
+            result = validate(run, valid, config, device)
+            valid_result = log.validation(run, result) if log else {}
+            last_valid = time.perf_counter()
+            since += last_valid - now  # the speed logged is that of training
+        if rank == 0 and (done or now - last_saved > save_every_s):
+            run.save(out, config, (pool, number + 1))
+            save_model(out, run.ema, config)
+            last_saved = time.perf_counter()
+            since += last_saved - max(now, last_valid)
+        if done:
+            break
+    if world > 1:
+        dist.barrier()
+    return valid_result
+
+
+class Run:
+    """Model, optimisers, EMA and counters: all that a checkpoint must bring back."""
+
+    def __init__(self, model: ChunkTransformer, train: TrainConfig, max_minutes: float | None = None):
+        self.model, self.train = model, train
+        self.step, self.notes, self.wall_s = 0, 0, 0.0
+        self.max_s = None if max_minutes is None else 60 * max_minutes
+        self.lr_share, self.grad_norm = 0.0, 0.0
+        matrices = [p for p in model.parameters() if p.ndim >= 2]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=train.lr, betas=(0.9, 0.98), eps=1e-9, fused=True,
+        )  # fmt: skip
+        self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @property
+    def share_done(self) -> float:
+        by_time = 0.0 if self.max_s is None else self.wall_s / self.max_s
+        return max(self.notes / self.train.max_notes, by_time)
+
+    def step_on(self, network: nn.Module, batch: Batch, world: int) -> float:
+        """One optimiser step; returns the batch's loss in nats a note."""
+        notes = int(batch.lengths[batch.target].sum())
+        self.lr_share = learning_rate_share(self.train, self.step, self.share_done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.train.lr * self.lr_share
+        with autocast(batch.rows.device):
+            loss = network(batch).sum() / max(1, notes)
+        loss.backward()
+        self.grad_norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.train.grad_clip))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.notes += int(_total(notes, batch.rows.device, world))
+        self._update_ema()
+        return loss.item()
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        decay = min(self.train.ema_decay, (1 + self.step) / (10 + self.step))
+        current = self.model.state_dict()
+        torch._foreach_lerp_(list(self.ema.values()), [current[name] for name in self.ema], 1 - decay)
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(weights)
+        self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def save(self, out: Path, config: Config, position: tuple[int, int]) -> None:
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        write_whole(out / STATE_FILE, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+        progress = {"step": self.step, "notes": self.notes, "wall_s": self.wall_s, "position": position, "model": repr(config.model)}
+        write_whole(out / PROGRESS_FILE, json.dumps(progress).encode())
+
+    def restore(self, out: Path, config: Config) -> tuple[int, int]:
+        """Bring back a saved run; returns where in the data to go on."""
+        progress = json.loads((out / PROGRESS_FILE).read_text())
+        if progress["model"] != repr(config.model):
+            raise BadInput(f"{out} holds a run of another model ({progress['model']}); choose another --out or its own --config.")
+        tensors = load_file(out / STATE_FILE)
+        self.model.load_state_dict(_under("model.", tensors))
+        self.ema = {k: v.to(self.ema[k].device) for k, v in _under("ema.", tensors).items()}
+        saved: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under("optimizer.", tensors).items():
+            number, name = key.split(".", 1)
+            saved.setdefault(int(number), {})[name] = value
+        self.optimizer.load_state_dict({"state": saved, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.step, self.notes, self.wall_s = progress["step"], progress["notes"], progress["wall_s"]
+        return tuple(progress["position"])
+
+
+def learning_rate_share(train: TrainConfig, step: int, share_done: float) -> float:
+    """Share of the peak: warm-up in steps, then flat, then straight down over the last `decay_fraction` of the run."""
+    warm = min(1.0, (step + 1) / max(1, train.warmup_steps))
+    if not train.decay_fraction:
+        return warm
+    to_end = max(0.0, 1 - share_done) / train.decay_fraction
+    return warm * max(train.min_lr_ratio, min(1.0, to_end))
+
+
+@torch.no_grad()
+def validate(run: Run, sources: list[Songs], config: Config, device: torch.device) -> dict[str, dict[str, float]]:
+    """NLL in nats a note of the EMA weights, {source: {field: …, "all": …, "notes": …}}. Context is true, and nothing
+    about the chunk is told but its bars, meter, tempo and place before the end."""
+    windows = validation_windows(sources, config.train.window_chunks, VALID_WINDOWS)
+    keep = {k: v.clone() for k, v in run.model.state_dict().items()}
+    run.model.load_state_dict(run.ema)
+    sums = torch.zeros(len(sources), len(HEAD_ORDER), dtype=torch.float64)
+    notes = torch.zeros(len(sources), dtype=torch.float64)
+    for window in windows:
+        batch = to_device(collate([window], config.memory, 0.0, None), device)
+        with autocast(device):
+            losses = run.model(batch)
+        sums[window.source] += losses.double().sum(0).cpu()
+        notes[window.source] += int(batch.lengths[batch.target].sum())
+    run.model.load_state_dict(keep)
+    result = {}
+    for i, songs in enumerate(sources):
+        per_note = sums[i] / notes[i].clamp(min=1)
+        fields = {name: float(v) for name, v in zip(HEAD_NAMES, per_note, strict=True)}
+        result[songs.source] = fields | {"all": float(per_note.sum()), "notes": float(notes[i])}
+    return result
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """bf16 where the hardware multiplies it fast, else float32."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        capabilities = torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends, "cpu") else ""
+        fast = "AVX512" in capabilities and _cpu_has("amx_bf16", "avx512_bf16")
+    return torch.autocast(device.type, torch.bfloat16) if fast else contextlib.nullcontext()
+
+
+def _cpu_has(*flags: str) -> bool:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return any(flag in text for flag in flags)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(batch).items()})
+
+
+def _prefetch(batches: Iterator) -> Iterator:
+    """Batches made by a thread while the step before runs. An error in the thread is raised here."""
+    queue: Queue = Queue(maxsize=4)
+
+    def fill() -> None:
+        try:
+            for item in batches:
+                queue.put(item)
+        except Exception as error:  # handed to the consumer
+            queue.put(error)
+
+    Thread(target=fill, daemon=True).start()
+    while True:
+        item = queue.get()
+        if isinstance(item, Exception):
+            raise item
+        yield item
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to reuse large blocks instead of returning them to the system after every operation: on a CPU the
+    page faults of fresh memory otherwise cost a good part of a step. Does nothing on other C libraries."""
+    m_trim_threshold, m_mmap_max = -1, -4
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def _processes() -> tuple[int, int, torch.device]:
+    """(rank, world size, device), joining the group torchrun has set up."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return int(os.environ.get("RANK", "0")), world, device
+
+
+def _total(value: float, device: torch.device, world: int) -> float:
+    if world == 1:
+        return value
+    total = torch.tensor(float(value), device=device)
+    dist.all_reduce(total)
+    return float(total)
+
+
+def _agree(done: bool, device: torch.device, world: int) -> bool:
+    """True on every process as soon as it is on one."""
+    return _total(float(done), device, world) > 0
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+class _Log:
+    """Two CSV files beside the checkpoint: one line every few steps, one line a source and validation."""
+
+    def __init__(self, out: Path):
+        self.out = out
+
+    def step(self, report: Progress, run: Run) -> None:
+        self._append(LOG_FILE, {
+            "step": report.step, "notes": report.notes, "wall_s": round(run.wall_s, 1),
+            "loss": round(report.loss, 4), "notes_per_s": round(report.notes_per_s), "lr_share": round(run.lr_share, 4),
+            "grad_norm": round(run.grad_norm, 3),
+        })  # fmt: skip
+
+    def validation(self, run: Run, result: dict[str, dict[str, float]]) -> dict[str, float]:
+        for source, fields in result.items():
+            row = {"step": run.step, "notes": run.notes, "source": source}
+            self._append(VALID_FILE, row | {k: round(v, 4) for k, v in fields.items()})
+        pooled = {source: fields["all"] for source, fields in result.items()}
+        return pooled | {"pooled": sum(pooled.values()) / len(pooled)}
+
+    def _append(self, name: str, row: dict) -> None:
+        path = self.out / name
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)

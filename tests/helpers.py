@@ -1,0 +1,166 @@
+"""Builders shared by the tests: small songs as MIDI files and as note rows, small models, and batches for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import symusic
+import torch
+
+from midiex import dataset, tokens
+from midiex.config import Config, load_config
+from midiex.dataset import WindowChunk
+from midiex.model import NOTHING, Batch, ChunkTransformer
+from midiex.tokens import BAR, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM
+
+DRUMS = -1  # in place of a program
+BAND = (0, 32, DRUMS)
+SCALE = (0, 2, 4, 5, 7, 9, 11)
+NOTE_TYPES = (np.int32, np.int32, np.int8, np.int8)
+
+
+# ---- music ----------------------------------------------------------------------------------------------------------
+
+
+def score_of(
+    voices: Iterable[tuple[int, Sequence[tuple[int, int, int, int]]]],
+    tpq: int = 480,
+    meters: Sequence[tuple[int, int, int]] = ((0, 4, 4),),
+    bpm: float = 120.0,
+) -> symusic.core.ScoreTick:
+    """A score with one track for each (program or DRUMS, rows of (start, duration, pitch, velocity) in ticks)."""
+    score = symusic.Score(tpq)
+    score.tempos.append(symusic.Tempo(0, qpm=bpm))
+    score.time_signatures.extend([symusic.TimeSignature(*meter) for meter in meters])
+    for program, rows in voices:
+        track = symusic.Track(program=max(program, 0), is_drum=program == DRUMS)
+        columns = np.array(rows, np.int64).reshape(-1, 4).T
+        arrays = (np.ascontiguousarray(c.astype(t)) for c, t in zip(columns, NOTE_TYPES, strict=True))
+        track.notes = symusic.Note.from_numpy(*arrays)
+        score.tracks.append(track)
+    return score
+
+
+def write_song(
+    path: Path, *, bars: int = 16, programs: Sequence[int] = BAND, seed: int = 0, tpq: int = 480, bpm: float = 120.0
+) -> Path:
+    """A MIDI file in 4/4: each voice plays about five notes a bar, of a two-bar figure that comes back slightly changed."""
+    rng = np.random.default_rng(seed)
+    voices = []
+    for program in programs:
+        figure = sorted(rng.choice(32, 10, replace=False).tolist())  # sixteenths of two bars
+        pitches = [36 + int(rng.integers(0, 12)) if program == DRUMS else 48 + int(rng.choice(SCALE)) for _ in figure]
+        rows = []
+        for pair in range(0, bars, 2):
+            for at, pitch in zip(figure, pitches, strict=True):
+                if rng.random() < 0.9 and pair * 16 + at < bars * 16:
+                    start = (pair * 16 + at) * tpq // 4
+                    rows.append((start, tpq // 4, pitch, int(rng.integers(60, 100))))
+        rows.append(((bars - 1) * 4 * tpq, 4 * tpq, 48 if program != DRUMS else 36, 80))  # the last bar is full
+        voices.append((program, rows))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    score_of(voices, tpq, bpm=bpm).dump_midi(path)
+    return path
+
+
+def random_rows(rng: np.random.Generator, n: int, bars: int = 4, voices: int = 3) -> np.ndarray:
+    """About `n` sorted rows (doublings go) of a few voices, one of them drums, over bars of 4/4."""
+    rows = np.stack([rng.integers(0, size, n) for size in FIELD_SIZES], 1).astype(np.int32)
+    rows[:, BAR] %= bars
+    rows[:, POSITION] %= 48
+    rows[rows[:, POSITION] == 0, MICRO] = tokens.MICRO_CENTER
+    rows[:, INSTANCE] %= 2
+    rows[:, PROGRAM] = np.array([*range(0, 40 * (voices - 1), 40), tokens.DRUM_PROGRAM])[rows[:, PROGRAM] % voices]
+    is_drum = rows[:, PROGRAM] == tokens.DRUM_PROGRAM
+    rows[:, PITCH] = rows[:, PITCH] % 128 + np.where(is_drum, tokens.DRUM_PITCH_OFFSET, 0)
+    return tokens.sort_rows(rows)
+
+
+def song_of(rows: np.ndarray, bars: int, bar_s: float = 2.0) -> dataset.Song:
+    """Song rows on bars of 4/4 that last `bar_s` each."""
+    return dataset.Song(rows, np.full(bars, bar_s), np.full(bars, 4 * tokens.MICRO_PER_BEAT))
+
+
+def random_song(rng: np.random.Generator, bars: int, notes_per_bar: int = 6) -> dataset.Song:
+    return song_of(random_rows(rng, notes_per_bar * bars, bars), bars)
+
+
+def window_chunks(rng: np.random.Generator, count: int, bars: int = 4, notes_per_bar: int = 4) -> list[WindowChunk]:
+    """Consecutive chunks of one random song."""
+    song = random_song(rng, count * bars, notes_per_bar)
+    beat_starts = np.arange(count * bars + 1) * 4.0
+    return [dataset.make_chunk(song, i * bars, bars, beat_starts, count - i) for i in range(count)]
+
+
+# ---- models and batches ---------------------------------------------------------------------------------------------
+
+
+def tiny_config(**train: object) -> Config:
+    """A config whose model trains a step in a few milliseconds; keywords replace values of its train section."""
+    config = load_config("tiny")
+    model = replace(config.model, d_model=32, d_ff=32, d_head_hidden=16, summary_rows=2)
+    return replace(config, model=model, train=replace(config.train, **train))  # type: ignore[arg-type]
+
+
+def lively_model(config: Config, seed: int = 0) -> ChunkTransformer:
+    """A random model in which every path matters: a fresh one's residual outputs are zero and would hide all of what
+    attention and feed-forward layers see, and its nearly even logits what the heads see."""
+    generator = torch.Generator().manual_seed(seed)
+    model = ChunkTransformer(config)
+    with torch.no_grad():
+        for name, weight in sorted(model.named_parameters()):
+            if weight.ndim < 2:
+                weight.add_(torch.randn(weight.shape, generator=generator) * 0.1)
+            else:
+                scale = weight.shape[-1] ** -0.5 if isinstance(_owner(model, name), torch.nn.Linear) else 0.5
+                weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
+    return model.eval()
+
+
+def _owner(model: torch.nn.Module, parameter: str) -> torch.nn.Module:
+    return model.get_submodule(parameter.rpartition(".")[0])
+
+
+def model_batch(
+    chunks: Sequence[np.ndarray],
+    target: Sequence[int],
+    full: Sequence[Sequence[tuple[int, int]]],
+    summaries: Sequence[Sequence[tuple[int, int]]],
+    bars: int = 4,
+) -> Batch:
+    """A batch of chunks of 4/4 that stand one after another, with (chunk, kind) memory slots for each target."""
+    beat_starts = np.arange(bars * len(chunks) + 1) * 4.0
+    times = []
+    for i, rows in enumerate(chunks):
+        moved = rows.copy()
+        moved[:, BAR] += i * bars
+        times.append(dataset.row_times(moved, beat_starts))
+    rng = np.random.default_rng(0)
+    told = [[int(rng.integers(0, 6)) for _ in range(11)] for _ in target]
+    programs = np.zeros((len(target), FIELD_SIZES[PROGRAM]), np.float32)
+    programs[:, [0, 40]] = 1
+    full_index, full_kind = _slots(full)
+    summary_index, summary_kind = _slots(summaries)
+    return Batch(
+        rows=torch.from_numpy(np.concatenate(list(chunks)).astype(np.int64)),
+        lengths=torch.tensor([len(rows) for rows in chunks]),
+        times=torch.from_numpy(np.concatenate(times)),
+        starts=torch.tensor([[i * bars * 4.0, i * bars] for i in range(len(chunks))]),
+        target=torch.tensor(list(target)),
+        conditions=torch.tensor(told),
+        programs=torch.from_numpy(programs),
+        full=full_index,
+        full_kind=full_kind,
+        summaries=summary_index,
+        summary_kind=summary_kind,
+        source=torch.zeros(len(target), dtype=torch.int64),
+    )
+
+
+def _slots(lists: Sequence[Sequence[tuple[int, int]]]) -> tuple[torch.Tensor, torch.Tensor]:
+    most = max(1, *(len(slots) for slots in lists))
+    padded = torch.tensor([[*slots, *[(-1, NOTHING)] * (most - len(slots))] for slots in lists])
+    return padded[..., 0].contiguous(), padded[..., 1].contiguous()
