@@ -1,9 +1,9 @@
 """midiex makes a MIDI song longer.
 
-    import midiex
-    model = midiex.load()
-    midiex.extend("song.mid", seconds=300, out="longer.mid", model=model, seed=1)
-    midiex.render("longer.mid", "longer.ogg")
+import midiex
+model = midiex.load()
+midiex.extend("song.mid", seconds=300, out="longer.mid", model=model, seed=1)
+midiex.render("longer.mid", "longer.ogg")
 """
 
 from __future__ import annotations

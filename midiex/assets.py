@@ -19,4 +19,7 @@ def asset_dir(kind: str) -> Path:
     for folder in (_PACKAGE / kind, _PACKAGE.parent / kind):
         if folder.is_dir():
             return folder
-    raise MissingPart(f"midiex's own folder '{kind}' is missing from {_PACKAGE}; reinstall midiex with `pip install --force-reinstall .`.")
+    raise MissingPart(
+        f"midiex's own folder '{kind}' is missing from {_PACKAGE}; "
+        "reinstall midiex with `pip install --force-reinstall .`."
+    )

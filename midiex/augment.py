@@ -72,7 +72,9 @@ def level_velocity(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-def overlay_drums(rows: np.ndarray, pattern: np.ndarray, pattern_bars: int, first_bar: int, last_bar: int) -> np.ndarray:
+def overlay_drums(
+    rows: np.ndarray, pattern: np.ndarray, pattern_bars: int, first_bar: int, last_bar: int
+) -> np.ndarray:
     """Rows with a drum pattern (rows over `pattern_bars` bars) repeated under bars [first_bar, last_bar)."""
     copies = []
     for start in range(first_bar, last_bar, pattern_bars):

@@ -30,7 +30,9 @@ def model_folder(chosen: str | Path | None = None) -> Path:
     shipped = asset_dir("weights") / (DEFAULT_MODEL if chosen is None else str(chosen))
     if (shipped / MODEL_FILE).is_file():
         return shipped
-    raise MissingPart(f"There is no model at {chosen or shipped}; give a folder that holds {MODEL_FILE} and {CONFIG_FILE}.")
+    raise MissingPart(
+        f"There is no model at {chosen or shipped}; give a folder that holds {MODEL_FILE} and {CONFIG_FILE}."
+    )
 
 
 def save_model(folder: str | Path, weights: dict[str, Tensor], config: Config) -> None:
@@ -55,17 +57,22 @@ def load_model(chosen: str | Path | None = None) -> tuple[ChunkTransformer, Conf
     try:
         with safe_open(folder / MODEL_FILE, "pt") as file:
             fields = tuple(json.loads((file.metadata() or {}).get("fields", "[]")))
-            weights = {name: file.get_tensor(name) for name in file.keys()}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise BadInput(f"{folder / MODEL_FILE} is damaged ({error}); fetch or train the model again.") from None
     if fields != FIELD_SIZES:
-        raise BadInput(f"{folder} was made for other note rows ({list(fields)}); train it again with this version of midiex.")
+        raise BadInput(
+            f"{folder} was made for other note rows ({list(fields)}); train it again with this version of midiex."
+        )
     with torch.device("meta"):
         model = ChunkTransformer(config)
     model.rotary = type(model.rotary)(config.model.head_dim)  # a table that is not stored
     missing, unexpected = model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False, assign=True)
     if missing or unexpected:
-        raise BadInput(f"{folder}: weights and config disagree (such as {[*missing, *unexpected][0]}); use files that belong together.")
+        raise BadInput(
+            f"{folder}: weights and config disagree (such as {[*missing, *unexpected][0]}); "
+            "use files that belong together."
+        )
     return model.eval().requires_grad_(False), config
 
 

@@ -102,14 +102,14 @@ def row_times(rows: np.ndarray, beat_starts: np.ndarray) -> np.ndarray:
 
 
 def likeness_set(rows: np.ndarray) -> np.ndarray:
-    """Onset in the chunk, program and pitch of each row as one integer, shape (n,): what `metrics.likeness` compares."""
+    """Onset in the chunk, program and pitch of each row as one integer, (n,): what `metrics.likeness` compares."""
     r = rows.astype(np.int64)
     return ((r[:, BAR] * 128 + r[:, POSITION]) * 256 + r[:, PROGRAM]) * 256 + r[:, PITCH]
 
 
 def recall(likeness_sets: list[np.ndarray], allowed: list[int]) -> int | None:
-    """Which of the `allowed` earlier chunks to look at again: the one that followed where the music was most like the
-    latest chunk, or the opening when nothing was. `likeness_sets` holds all chunks so far; None when none is allowed."""
+    """Which of the `allowed` earlier chunks to look at again: the one that followed where the music was most like
+    the latest chunk, or the opening when nothing was. `likeness_sets` holds all chunks so far; None: none allowed."""
     if not allowed:
         return None
     latest = likeness_sets[-1]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +49,26 @@ def _file(name: str, **options: Any) -> Callable:
     return click.argument(name, type=click.Path(path_type=Path), **options)
 
 
-def _check_targets(source: Path, *targets: Path | None) -> None:
-    """Refuse, before any work, outputs that cannot be written or would overwrite the input."""
+def _check_targets(source: Path, *targets: Path) -> None:
+    """Refuse, before any work, an input that is not there and outputs that cannot be written or would overwrite it."""
     import os
 
+    if not source.exists():
+        raise BadInput(f"There is no file {source}; check its name and folder.")
     for target in targets:
-        if target is None:
-            continue
         if target.is_dir():
             raise BadInput(f"{target} is a folder; name the file to write.")
         if not target.parent.is_dir():
             raise BadInput(f"There is no folder {target.parent} to write {target.name} into; make it first.")
         if not os.access(target.parent, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
             raise BadInput(f"{target} cannot be written; choose a place you may write to.")
-        if target.exists() and source.exists() and target.samefile(source):
+        if target.exists() and target.samefile(source):
             raise BadInput(f"{target} is the input itself, which midiex never changes; choose another name.")
+
+
+def _check_suffix(target: Path | None, known: Collection[str]) -> None:
+    if target and target.suffix.lower() not in known:
+        raise BadInput(f"{target.name} does not end in a kind of file to write there; use one of {', '.join(known)}.")
 
 
 @main.command()
@@ -71,14 +77,33 @@ def _check_targets(source: Path, *targets: Path | None) -> None:
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="MIDI file to write.  [default: SONG_300s.mid]")
 @click.option("--audio", type=click.Path(path_type=Path), help="Also render to this .wav, .flac, .ogg or .mp3.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Also draw a piano roll to this .png.")
-@click.option("--seed", default=0, show_default=True, help="Another seed, another continuation.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Each one gives another continuation."
+)
 @click.option("-t", "--temperature", type=click.FloatRange(0, 5, min_open=True), help="Below 1 safer, above 1 bolder.")
-@click.option("--takes", default=1, show_default=True, type=click.IntRange(1, 100), help="Write this many different ones.")
+@click.option(
+    "--takes", default=1, show_default=True, type=click.IntRange(1, 100), help="Write this many different ones."
+)
 @click.option("--model", type=click.Path(path_type=Path), help="Folder of a model.  [default: the one that ships]")
-@click.option("--soundfont", type=click.Path(path_type=Path), help="For --audio.  [default: $MIDIEX_SOUNDFONT or the one that ships]")
+@click.option(
+    "--soundfont",
+    type=click.Path(path_type=Path),
+    help="For --audio; else $MIDIEX_SOUNDFONT, else the one that ships.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def extend(song: Path, seconds: float, out: Path | None, audio: Path | None, plot: Path | None, seed: int,
-           temperature: float | None, takes: int, model: Path | None, soundfont: Path | None, as_json: bool) -> None:  # fmt: skip
+def extend(
+    song: Path,
+    seconds: float,
+    out: Path | None,
+    audio: Path | None,
+    plot: Path | None,
+    seed: int,
+    temperature: float | None,
+    takes: int,
+    model: Path | None,
+    soundfont: Path | None,
+    as_json: bool,
+) -> None:
     """Continue SONG until it is --seconds long; the original stays as it is, event for event.
 
     \b
@@ -87,18 +112,22 @@ def extend(song: Path, seconds: float, out: Path | None, audio: Path | None, plo
     midiex extend song.mid --takes 3 --audio long.ogg         three of them, long_1.ogg the best by midiex's own ranking
     """
     out = out or song.with_name(f"{song.stem}_{seconds:g}s.mid")
-    _check_targets(song, out, audio, plot)
-    from .render import find_soundfont, fluidsynth_version
+    named = {name: path for name, path in (("out", out), ("audio", audio), ("plot", plot)) if path}
+    targets = [{name: _numbered(path, n, takes) for name, path in named.items()} for n in range(1, takes + 1)]
+    _check_targets(song, *(path for paths in targets for path in paths.values()))
+    from .render import FORMATS, find_soundfont, fluidsynth_version
 
+    _check_suffix(audio, FORMATS)
+    _check_suffix(plot, (".png",))
     if audio:
         fluidsynth_version(), find_soundfont(soundfont)  # better to know now than after composing
-    from . import extend as extending
+    from .extend import load, start
 
     started = time.perf_counter()
-    loaded = extending.load(model)
+    loaded = load(model)
     results = []
     for take in range(takes):
-        extension = extending.start(song, seconds, model=loaded, seed=seed + take, temperature=temperature)
+        extension = start(song, seconds, model=loaded, seed=seed + take, temperature=temperature)
         label = f"take {take + 1}/{takes}" if takes > 1 else song.name
         with _Bar(extension.end_s - extension.seam_s, label, quiet=as_json) as bar:
             for chunk in extension.chunks():
@@ -106,9 +135,9 @@ def extend(song: Path, seconds: float, out: Path | None, audio: Path | None, plo
         results.append(extension)
     results.sort(key=lambda e: e.mean_score)
     reports = []
-    for rank, extension in enumerate(results, 1):
-        targets = [_numbered(target, rank, takes) for target in (out, audio, plot)]
-        reports.append(_finish(extension, *targets, soundfont, as_json) | {"wall_s": round(time.perf_counter() - started, 2)})
+    for extension, paths in zip(results, targets, strict=True):
+        report = _finish(extension, paths, soundfont, as_json)
+        reports.append(report | {"wall_s": round(time.perf_counter() - started, 2)})
     if as_json:
         click.echo(json.dumps(reports[0] if takes == 1 else reports, indent=2))
     else:
@@ -116,28 +145,29 @@ def extend(song: Path, seconds: float, out: Path | None, audio: Path | None, plo
             click.echo(_told(report))
 
 
-def _finish(extension: Any, out: Path, audio: Path | None, plot: Path | None, soundfont: Path | None, quiet: bool) -> dict:
+def _finish(extension: Any, targets: dict[str, Path], soundfont: Path | None, quiet: bool) -> dict[str, Any]:
     """Write one extension's files and report on it."""
-    extension.save(out)
-    if audio:
+    out = extension.save(targets["out"])
+    if "audio" in targets:
         from .render import render as render_audio
 
-        with _Bar(extension.end_s, audio.name, quiet=quiet) as bar:
-            render_audio(out, audio, soundfont, progress=bar.to)
-    if plot:
+        with _Bar(extension.end_s, targets["audio"].name, quiet=quiet) as bar:
+            render_audio(out, targets["audio"], soundfont, progress=bar.to)
+    if "plot" in targets:
         from .plots import piano_roll
 
         borders = [chunk.start_s for chunk in extension.written]
-        piano_roll(out, plot, extension.seam_s, borders, extension.song.path.stem, extension.grid.seconds.tolist())
-    return extension.report() | {"out": str(out), "audio": audio and str(audio), "plot": plot and str(plot)}
+        title = extension.song.path.stem
+        piano_roll(out, targets["plot"], extension.seam_s, borders, title, extension.grid.seconds.tolist())
+    return extension.report() | {name: str(path) for name, path in targets.items()}
 
 
-def _numbered(path: Path | None, number: int, of: int) -> Path | None:
-    return path.with_name(f"{path.stem}_{number}{path.suffix}") if path and of > 1 else path
+def _numbered(path: Path, number: int, of: int) -> Path:
+    return path.with_name(f"{path.stem}_{number}{path.suffix}") if of > 1 else path
 
 
 def _told(report: dict) -> str:
-    files = ", ".join(report[name] for name in ("out", "audio", "plot") if report[name])
+    files = ", ".join(report[name] for name in ("out", "audio", "plot") if name in report)
     return (
         f"{files}: {report['seconds']:.1f} s, of which {report['seconds'] - report['seam_s']:.1f} s new "
         f"({report['new_notes']} notes in {len(report['chunks'])} chunks, seed {report['seed']})"
@@ -147,7 +177,11 @@ def _told(report: dict) -> str:
 @main.command()
 @_file("midi")
 @_file("audio", required=False)
-@click.option("--soundfont", type=click.Path(path_type=Path), help="Another .sf2 or .sf3.  [default: $MIDIEX_SOUNDFONT or the one that ships]")
+@click.option(
+    "--soundfont",
+    type=click.Path(path_type=Path),
+    help="Another .sf2 or .sf3.  [default: $MIDIEX_SOUNDFONT or the one that ships]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def render(midi: Path, audio: Path | None, soundfont: Path | None, as_json: bool) -> None:
     """Play MIDI through FluidSynth into AUDIO (.wav, .flac, .ogg, .mp3; default: MIDI's name with .ogg).
@@ -165,15 +199,28 @@ def render(midi: Path, audio: Path | None, soundfont: Path | None, as_json: bool
     length_s = seconds_view(read(midi)).get_end_time()
     with _Bar(length_s, audio.name, quiet=as_json) as bar:
         info = render_audio(midi, audio, soundfont, progress=bar.to)
-    report = {"audio": str(audio), "seconds": info.seconds, "loudness_lufs": info.loudness_lufs, "peak": info.peak, "wall_s": info.wall_s}
-    click.echo(json.dumps(report, indent=2) if as_json else f"{audio}: {info.seconds:.1f} s at {info.loudness_lufs:.1f} LUFS")
+    report = {
+        "audio": str(audio),
+        "seconds": info.seconds,
+        "loudness_lufs": info.loudness_lufs if math.isfinite(info.loudness_lufs) else None,  # silence has none
+        "peak": info.peak,
+        "wall_s": info.wall_s,
+    }
+    click.echo(
+        json.dumps(report, indent=2) if as_json else f"{audio}: {info.seconds:.1f} s at {info.loudness_lufs:.1f} LUFS"
+    )
 
 
 @main.command()
 @_file("song")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def info(song: Path, as_json: bool) -> None:
-    """Tell what is in SONG: length, bars, tempo and meter map, instruments, key, chunks, mood."""
+    """Tell what is in SONG: length, bars, tempo and meter map, instruments, key, chunks, mood.
+
+    \b
+    midiex info song.mid
+    midiex info song.mid --json
+    """
     from .describe import describe
     from .score import read
 
@@ -183,14 +230,15 @@ def info(song: Path, as_json: bool) -> None:
 
 def _info_lines(found: dict) -> list[str]:
     minutes, seconds = divmod(found["length_s"], 60)
-    tempi, meters = found["tempo_bpm"], found["meter"]
+    tempi, meters, mood = found["tempo_bpm"], found["meter"], found["mood"]
     lines = [
-        f"{found['file']}: {int(minutes)}:{seconds:04.1f}, {found['bars']} bars, {found['notes']} notes, MIDI type {found['type']}",
+        f"{found['file']}: {int(minutes)}:{seconds:04.1f}, {found['bars']} bars, {found['notes']} notes, "
+        f"MIDI type {found['type']}",
         f"tempo   {_map([(t['at_s'], format(t['bpm'], 'g') + ' bpm') for t in tempi])}",
         f"meter   {_map([(m['at_s'], m['meter']) for m in meters])}",
         f"key     {found['key'] or 'none (drums only)'} (fit {found['key_fit']:.2f})",
-        f"mood    arousal {found['mood']['arousal']:+.1f}, valence {found['mood']['valence']:+.1f} ({found['mood']['note']})",
-        f"chunks  {len(found['chunks'])} of {', '.join(sorted({str(c['bars']) for c in found['chunks']}, key=int))} bars",
+        f"mood    arousal {mood['arousal']:+.1f}, valence {mood['valence']:+.1f} ({mood['note']})",
+        f"chunks  {len(found['chunks'])} of {', '.join(map(str, sorted({c['bars'] for c in found['chunks']})))} bars",
     ]
     for voice in found["instruments"]:
         name = f" '{voice['track_name']}'" if voice["track_name"] else ""
@@ -209,7 +257,9 @@ def _map(points: list[tuple[float, str]], most: int = 6) -> str:
 @main.command()
 @_file("folders", nargs=-1, required=True)
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
-@click.option("--splits", type=click.Path(path_type=Path), help="CSV with columns source, file, split (train, valid, test).")
+@click.option(
+    "--splits", type=click.Path(path_type=Path), help="CSV with columns source, file, split (train, valid, test)."
+)
 @click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
 def prepare(folders: tuple[Path, ...], out: Path, splits: Path | None, jobs: int | None) -> None:
     """Turn FOLDERS of MIDI into training shards. Each folder is one source; bad files are skipped and listed.
@@ -222,6 +272,7 @@ def prepare(folders: tuple[Path, ...], out: Path, splits: Path | None, jobs: int
     from .prepare import prepare as run
 
     with tqdm(unit="file", disable=None) as bar:
+
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
@@ -236,13 +287,19 @@ def prepare(folders: tuple[Path, ...], out: Path, splits: Path | None, jobs: int
 
 @main.command()
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder made by `midiex prepare`.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the model; a run found there goes on.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the model; a run found there goes on."
+)
 @click.option("--config", default="small", show_default=True, help="A size (tiny, small, base) or a YAML file.")
 @click.option("--start", type=click.Path(path_type=Path), help="Fine-tune this model ('small' is the one that ships).")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes of training in all.")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes of training in all."
+)
 @click.option("--notes", type=click.IntRange(1), help="Train over so many notes.  [default: the config's]")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate.  [default: the config's]")
-def train(data: Path, out: Path, config: str, start: Path | None, minutes: float | None, notes: int | None, lr: float | None) -> None:
+def train(
+    data: Path, out: Path, config: str, start: Path | None, minutes: float | None, notes: int | None, lr: float | None
+) -> None:
     """Train a model on shards; resumes by itself. Logs: train.csv and valid.csv in --out.
 
     \b
@@ -258,21 +315,33 @@ def train(data: Path, out: Path, config: str, start: Path | None, minutes: float
     from .train import train as run
 
     chosen = load_config(config)
-    changes = {name: value for name, value in (("max_notes", notes), ("lr", lr)) if value is not None}
-    chosen = replace(chosen, train=replace(chosen.train, **changes))
+    usual = chosen.train
+    chosen = replace(chosen, train=replace(usual, max_notes=notes or usual.max_notes, lr=lr or usual.lr))
     with tqdm(total=chosen.train.max_notes, unit="note", unit_scale=True, disable=None) as bar:
+
         def show(progress: Any) -> None:
             bar.update(progress.notes - bar.n)
             bar.set_postfix(nats_a_note=f"{progress.loss:.3f}", notes_per_s=round(progress.notes_per_s))
 
         valid = run(data, out, chosen, start_from=start, max_minutes=minutes, on_progress=show)
-    click.echo(f"{out}: " + (", ".join(f"{name} {value:.3f}" for name, value in valid.items()) + " nats a note on valid" if valid else "trained (no validation shards)"))
+    click.echo(
+        f"{out}: "
+        + (
+            ", ".join(f"{name} {value:.3f}" for name, value in valid.items()) + " nats a note on valid"
+            if valid
+            else "trained (no validation shards)"
+        )
+    )
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def doctor(as_json: bool) -> None:
-    """Check that all midiex needs is there, and say how to mend what is not."""
+    """Check that all midiex needs is there, and say how to mend what is not.
+
+    \b
+    midiex doctor
+    """
     from dataclasses import asdict
 
     from .doctor import check
@@ -282,7 +351,9 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps([asdict(c) for c in checks], indent=2))
     else:
         for one in checks:
-            click.echo(f"{'ok ' if one.ok else 'BAD'}  {one.name}: {one.found}" + ("" if one.ok else f"\n     {one.mend}"))
+            click.echo(
+                f"{'ok ' if one.ok else 'BAD'}  {one.name}: {one.found}" + ("" if one.ok else f"\n     {one.mend}")
+            )
     if not all(one.ok for one in checks):
         sys.exit(EXIT_FAILED)
 
@@ -293,11 +364,12 @@ class _Bar:
     def __init__(self, total_s: float, label: str, quiet: bool):
         from tqdm import tqdm
 
+        self.total_s, self.done_s = round(total_s), 0.0
+        form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} s of music, {rate_noinv_fmt}, {remaining} left"
+        hidden = True if quiet else None  # None: hidden where nobody watches
         self.bar = tqdm(
-            total=round(total_s), desc=label, disable=True if quiet else None, leave=False,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} s of music, {rate_noinv_fmt}, {remaining} left",
-            unit="x real time",
-        )  # fmt: skip
+            total=self.total_s, desc=label, disable=hidden, leave=False, bar_format=form, unit="x real time"
+        )
 
     def __enter__(self) -> _Bar:
         return self
@@ -306,7 +378,9 @@ class _Bar:
         self.bar.close()
 
     def advance(self, seconds: float) -> None:
-        self.bar.update(min(seconds, self.bar.total - self.bar.n))
+        self.to(self.done_s + seconds)
 
     def to(self, seconds: float) -> None:
-        self.advance(max(0.0, seconds - self.bar.n))
+        seconds = min(seconds, self.total_s)
+        self.bar.update(max(0.0, seconds - self.done_s))
+        self.done_s = max(self.done_s, seconds)

@@ -10,23 +10,34 @@ import numpy as np
 
 from . import metrics
 from .tokens import (
+    BAR,
     DRUM_PITCH_OFFSET,
     DRUM_PROGRAM,
     DURATION,
     DURATIONS,
     DURATIONS_PER_BEAT,
     FIELD_SIZES,
-
     MICROS_PER_POSITION,
     PITCH,
+    POSITION,
     PROGRAM,
     VELOCITY,
     VELOCITY_STEP,
-    BAR,
-    POSITION,
 )
 
-CONDITIONS = ("bars", "meter", "tempo", "density", "velocity", "register", "mode", "clarity", "arousal", "valence", "left")
+CONDITIONS = (
+    "bars",
+    "meter",
+    "tempo",
+    "density",
+    "velocity",
+    "register",
+    "mode",
+    "clarity",
+    "arousal",
+    "valence",
+    "left",
+)
 CONDITION_SIZES = (17, 97, 25, 17, 9, 17, 6, 6, 11, 11, 7)
 BARS, METER, TEMPO, DENSITY, LOUDNESS, REGISTER, MODE, CLARITY, AROUSAL, VALENCE, LEFT = range(len(CONDITIONS))
 
@@ -95,5 +106,3 @@ def program_vector(rows: np.ndarray) -> np.ndarray:
     out = np.zeros(FIELD_SIZES[PROGRAM], np.float32)
     out[np.unique(rows[:, PROGRAM])] = 1.0
     return out
-
-

@@ -63,12 +63,12 @@ class State:
     def __init__(self, grammar: Grammar, bar_positions: np.ndarray, candidates: int):
         self.grammar = grammar
         self.bar_positions = bar_positions  # (bars,) positions in each bar of the chunk
-        self.voices_of = grammar.pitches.any(2)  # (129, 8)
+        self.voices_of: np.ndarray = np.any(grammar.pitches, axis=2)  # (129, 8)
         self.top = np.where(self.voices_of, grammar.pitches.shape[2] - 1 - grammar.pitches[:, :, ::-1].argmax(2), -1)
         self.last_instance = np.where(  # of each program, -1 if it has none
-            self.voices_of.any(1), MAX_INSTANCES - 1 - self.voices_of[:, ::-1].argmax(1), -1
+            np.any(self.voices_of, axis=1), MAX_INSTANCES - 1 - self.voices_of[:, ::-1].argmax(1), -1
         )
-        self.last_program = int(np.flatnonzero(self.voices_of.any(1)).max())
+        self.last_program = int(np.flatnonzero(np.any(self.voices_of, axis=1)).max())
         self.bar = np.full(candidates, -1)
         self.position = np.full(candidates, -1)
         self.program = np.full(candidates, -1)
@@ -89,7 +89,9 @@ class State:
         return known & room & (self.pitch < self.top[program, instance])
 
     def _same_program_open(self) -> np.ndarray:
-        return self._same_voice_open() | ((self.program >= 0) & (self.instance < self.last_instance[self.program.clip(0)]))
+        return self._same_voice_open() | (
+            (self.program >= 0) & (self.instance < self.last_instance[self.program.clip(0)])
+        )
 
     def _onset_open(self) -> np.ndarray:
         """May any note still be added at this onset?"""
@@ -125,7 +127,7 @@ class State:
     def programs(self) -> np.ndarray:
         index = np.arange(FIELD_SIZES[PROGRAM])[None]
         lowest = np.where(self.same_onset, self.program + np.where(self._same_program_open(), 0, 1), 0)
-        return self.voices_of.any(1)[None] & (index >= lowest[:, None])
+        return np.any(self.voices_of, axis=1)[None] & (index >= lowest[:, None])
 
     def instances(self, program: np.ndarray) -> np.ndarray:
         index = np.arange(MAX_INSTANCES)[None]

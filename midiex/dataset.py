@@ -20,9 +20,10 @@ from .chunks import chunk_bars, likeness_set, recall, row_times, thin
 from .config import MemoryConfig, TrainConfig
 from .errors import BadInput
 from .model import AFTER, NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch
-from .tokens import BAR, DRUM_PROGRAM, MICRO_PER_BEAT, MICROS_PER_POSITION, PITCH, POSITION, PROGRAM, sort_rows
+from .tokens import BAR, DRUM_PROGRAM, MICRO_PER_BEAT, PROGRAM, sort_rows
 
 POOL_WINDOWS = 48  # windows drawn together, so that batches can be filled with windows of like length
+MICRO_BATCHES = 2  # parts of a batch, one of thin and one of dense music: either alone would pull the weights its way
 # How often each source is drawn, relative to its size being nothing: bands with drums are scarce in the corpus this was
 # tuned on and are drawn more often than their share. A source not named here weighs DEFAULT_WEIGHT.
 SOURCE_WEIGHTS = {
@@ -136,33 +137,41 @@ class Dataset:
             (source, index) for source in sources if source.source == "groove_midi" for index in range(len(source))
         ]
 
-    def batches(self, pool: int = 0, skip: int = 0) -> Iterator[tuple[Batch, int, int]]:
-        """Endless (batch, pool, number in pool), from any point on."""
+    def batches(self, pool: int = 0, skip: int = 0) -> Iterator[tuple[list[Batch], int, int]]:
+        """Endless (batch in parts, pool, number in pool), from any point on."""
         while True:
-            for number, windows in enumerate(self._pool(pool)):
+            for number, parts in enumerate(self._pool(pool)):
                 if number >= skip:
                     rng = np.random.default_rng((self.train.seed, self.rank, pool, number))
-                    yield collate(windows, self.memory, self.train.condition_dropout, rng), pool, number
+                    yield [collate(p, self.memory, self.train.condition_dropout, rng) for p in parts], pool, number
             pool, skip = pool + 1, 0
 
-    def _pool(self, pool: int) -> list[list[Window]]:
-        """Windows grouped into batches of about notes_per_batch target notes, like lengths together."""
+    def _pool(self, pool: int) -> list[list[list[Window]]]:
+        """Batches of about notes_per_batch target notes, each in MICRO_BATCHES parts from thin to dense music; inside a
+        part lengths are alike, so that little is padding."""
         rng = np.random.default_rng((self.train.seed, self.rank, pool))
         windows = [self.draw(rng) for _ in range(POOL_WINDOWS)]
         windows.sort(key=lambda w: max(len(c.rows) for c in w.chunks))
-        groups: list[list[Window]] = [[]]
-        for window in windows:
-            if groups[-1] and sum(w.notes for w in groups[-1]) + window.notes > 1.15 * self.train.notes_per_batch:
-                groups.append([])
-            groups[-1].append(window)
-        return [groups[i] for i in rng.permutation(len(groups))]
+        ends = np.cumsum([w.notes for w in windows])
+        layers = []
+        for layer in range(MICRO_BATCHES):
+            share = (ends - 1) * MICRO_BATCHES // ends[-1] == layer
+            layers.append(_grouped([w for w, mine in zip(windows, share, strict=True) if mine], self._part_notes))
+        steps = max(1, min(map(len, layers)))
+        orders = [rng.permutation(len(groups)) for groups in layers]
+        return [[groups[order[i]] for groups, order in zip(layers, orders, strict=True) if i < len(groups)]
+                for i in range(steps)]  # fmt: skip
+
+    @property
+    def _part_notes(self) -> int:
+        return self.train.notes_per_batch // MICRO_BATCHES
 
     def draw(self, rng: np.random.Generator) -> Window:
         """One augmented window."""
         source = int(rng.choice(len(self.sources), p=self.source_chance))
         songs = self.sources[source]
         song = songs.song(int(rng.choice(len(songs), p=self.song_chance[source])))
-        return make_window(self._augmented(song, rng), self.train.window_chunks, self.train.notes_per_batch, source, rng)
+        return make_window(self._augmented(song, rng), self.train.window_chunks, self._part_notes, source, rng)
 
     def _augmented(self, song: Song, rng: np.random.Generator) -> Song:
         rows = song.rows
@@ -200,6 +209,19 @@ class Dataset:
                 if len(pattern) >= 8:
                     return augment.overlay_drums(rows, pattern, bars, 0, len(song.bar_s))
         return rows
+
+
+def _grouped(windows: list[Window], notes: int) -> list[list[Window]]:
+    """Neighbours together, about `notes` target notes a group."""
+    groups: list[list[Window]] = []
+    room = 0
+    for window in windows:
+        if not groups or window.notes > room:
+            groups.append([])
+            room = round(1.15 * notes)
+        groups[-1].append(window)
+        room -= window.notes
+    return groups
 
 
 def _normalised(weights: np.ndarray) -> np.ndarray:
@@ -243,7 +265,7 @@ def memory_slots(
 
     With an `rng` slots are dropped and changed at random; without one the layout is that of extending a song.
     """
-    recent = [i for i in range(target - 1, max(extras, target - memory.recent_chunks) - 1, -1)]
+    recent = list(range(target - 1, max(extras, target - memory.recent_chunks) - 1, -1))
     if rng is not None and rng.random() < 0.15:
         recent = recent[: int(rng.integers(1, memory.recent_chunks + 1))]
     full = [(i, RECENT + target - 1 - i) for i in recent]

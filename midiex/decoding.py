@@ -14,7 +14,8 @@ from torch import Tensor
 from .chunks import MAX_CHUNK_NOTES
 from .config import GenerateConfig
 from .constraints import END, Grammar, State
-from .model import HEAD_ORDER, ChunkTransformer
+from .layers import HEAD_ORDER
+from .model import ChunkTransformer
 from .tokens import BAR, FIELD_SIZES, INSTANCE, MICRO_PER_BEAT, MICROS_PER_POSITION, PITCH, POSITION, PROGRAM
 
 Memory = list[tuple[Tensor, Tensor]]  # keys and values of each decoder layer, (1, H, M, E)
@@ -78,7 +79,9 @@ class Decoder:
         self.model, self.memory, self.task = model, memory, task
         shape = (size.decoder_layers, candidates, size.n_heads, most_notes + 2, size.head_dim)
         self.keys, self.values = torch.zeros(shape), torch.zeros(shape)
-        condition = model.condition_vector(torch.from_numpy(task.conditions)[None], torch.from_numpy(task.programs)[None])
+        condition = model.condition_vector(
+            torch.from_numpy(task.conditions)[None], torch.from_numpy(task.programs)[None]
+        )
         self.condition = condition.expand(candidates, -1)
         self.at = 0
         start = [float(task.beat_starts[0]), float(task.first_bar)]
@@ -101,7 +104,7 @@ class Decoder:
         k_cos, k_sin = model.rotary(self.key_times, index)
         self_cos, self_sin = torch.stack([q_cos, k_cos], 1)[:, :, None], torch.stack([q_sin, k_sin], 1)[:, :, None]
         cross_cos, cross_sin = (t[:, None] for t in model.rotary(self.query_times))
-        for i, layer in enumerate(model.decoder):
+        for i, layer in enumerate(model.decoder_layers):
             x = layer.attention.step(x, self.keys[i], self.values[i], step, self_cos, self_sin)
             x = layer.cross.step(x, *self.memory[i], cross_cos, cross_sin)
             x = layer.feed_forward(x)

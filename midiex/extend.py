@@ -1,10 +1,11 @@
-"""The way of the data: a song is read, cut, remembered; chunk after chunk is planned, written, ranked; the result joined.
+"""The way of the data: a song is read, cut, remembered; chunk after chunk is planned, written, ranked; all is joined.
 
 `Extension.chunks()` is a generator; whoever shows progress, writes files or plays along consumes it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -18,13 +19,14 @@ import torch
 from . import ranking, score, tokens
 from .callable_module import make_callable
 from .checkpoint import load_model
+from .chunks import thin
 from .config import Config, GenerateConfig
 from .decoding import Candidate, Memory, Task, write_chunk
 from .errors import BadInput
 from .grid import BarGrid, TempoMap
 from .model import ChunkTransformer
 from .planner import Bars, Planner
-from .tokens import BAR
+from .tokens import BAR, POSITION
 
 MAX_SECONDS = 6 * 3600
 STEADY = 0.02  # a tempo this near the song's usual one goes on as it is
@@ -112,7 +114,7 @@ class Extension:
         if self.seam_s >= self.seconds or count < 1:
             raise BadInput(
                 f"{self.song.path} already lasts {self.seam_s:.1f} s and {self.seconds:.1f} s were asked for; "
-                f"ask for at least {self.seam_s + bar_ticks / tempo.tpq * self.tempo_us_per_beat / 1e6:.0f} s."
+                f"ask for at least {math.ceil(self.seam_s + bar_ticks / tempo.tpq * self.tempo_us_per_beat / 1e6)} s."
             )
         all_ticks = np.concatenate([grid.ticks[: song_bars + 1], self.seam_tick + bar_ticks * np.arange(1, count + 1)])
         return BarGrid(tempo.tpq, all_ticks, tempo.to_seconds(all_ticks))
@@ -122,17 +124,17 @@ class Extension:
         network, memory = self.model.network, self.model.config.memory
         bars = Bars(self.grid.bar_beats, self.grid.bar_s)
         planner = Planner(network, memory, self.rows, bars, self.song_bars)
-        style = self._style(planner)
+        style = self.style = self._style(planner)
         while (plan := planner.next_task()) is not None:
             task, remembered = plan
             index, size = len(self.written), len(task.bar_positions)
             first = planner.next_bar
             seconds = float(bars.seconds[first : first + size].sum())
-            before = planner.chunks[-1].rows
+            before = ranking.Before(planner.chunks[-1].rows, planner.chunks[-1].bars, int(task.bar_positions[0]))
             rows, attempts, terms = self._best(task, remembered, index, seconds, style, before)
             fallback = rows is None
             if rows is None:
-                rows = self._own_chunk(planner, size)
+                rows = self._own_chunk(planner, task)
             planner.remember(rows, first, size)
             chunk = NewChunk(
                 index, len(planner.sizes), first, size, float(self.grid.seconds[first]),
@@ -142,7 +144,7 @@ class Extension:
             yield chunk
 
     def _best(
-        self, task: Task, memory: Memory, index: int, seconds: float, style: ranking.Style, before: np.ndarray
+        self, task: Task, memory: Memory, index: int, seconds: float, style: ranking.Style, before: ranking.Before
     ) -> tuple[np.ndarray | None, int, dict[str, float]]:
         """Rows (None: nothing usable), attempts and ranking terms of the best candidate; a round in which all are
         faulty is followed by a hotter one."""
@@ -174,22 +176,25 @@ class Extension:
             return candidate.rows, self.generate.max_attempts, terms
         return None, self.generate.max_attempts, {}
 
-    def _own_chunk(self, planner: Planner, size: int) -> np.ndarray:
-        """Rows of the song's own latest chunk that has notes, cut or repeated to `size` bars."""
+    def _own_chunk(self, planner: Planner, task: Task) -> np.ndarray:
+        """Rows of the song's own latest chunk that has notes, from its first note's bar on, cut or repeated to fit."""
         chunk = [c for c in planner.chunks[: planner.song_chunks] if len(c.rows)][-1]
+        first, size = int(chunk.rows[0, BAR]), len(task.bar_positions)
         copies = []
-        for start in range(0, size, chunk.bars):
+        for start in range(0, size, chunk.bars - first):
             part = chunk.rows.copy()
-            part[:, BAR] += start
-            copies.append(part[part[:, BAR] < size])
-        return np.concatenate(copies)
+            part[:, BAR] += start - first
+            copies.append(part)
+        rows = np.concatenate(copies)
+        rows = rows[rows[:, BAR] < size]
+        return thin(rows[rows[:, POSITION] < task.bar_positions[rows[:, BAR]]])  # the song's bars may have been longer
 
     def _style(self, planner: Planner) -> ranking.Style:
         chunks = []
         for chunk in planner.chunks:
             span = slice(chunk.first_bar, chunk.first_bar + chunk.bars)
             chunks.append((chunk.rows, chunk.bars, float(planner.bars.seconds[span].sum())))
-        return ranking.Style.of(chunks)
+        return ranking.Style.of(chunks, int(np.median(planner.bars.positions[: self.song_bars])))
 
     @property
     def mean_score(self) -> float:
@@ -204,11 +209,12 @@ class Extension:
             "seam_s": round(self.seam_s, 3),
             "seed": self.seed,
             "new_notes": sum(len(c.rows) for c in self.written),
-            "score": round(self.mean_score, 4),
+            "score": round(self.mean_score, 4) if np.isfinite(self.mean_score) else None,
             "chunks": [
                 {
                     "start_s": round(c.start_s, 3), "end_s": round(c.end_s, 3), "bars": c.bars, "notes": len(c.rows),
-                    "attempts": c.attempts, "fallback": c.fallback, "terms": {k: round(v, 4) for k, v in c.terms.items()},
+                    "attempts": c.attempts, "fallback": c.fallback,
+                    "terms": {k: round(v, 4) for k, v in c.terms.items()},
                 }
                 for c in self.written
             ],
@@ -220,12 +226,15 @@ class Extension:
         notes = [np.concatenate(column) for column in zip(*(_columns(p) for p in parts), strict=True)]
         voice, start, duration, pitch, velocity = notes
         end_tick = int(self.grid.ticks[-1])
+        start = np.minimum(start, end_tick - 1)  # a note pushed late in the last bar
         duration = np.minimum(start + duration, end_tick) - start  # nothing rings past the end
         return score.NewNotes(voice, start, np.maximum(duration, 1), pitch, velocity)
 
     def midi(self) -> mido.MidiFile:
         """The original's events and the new ones."""
-        return score.append(self.song, self.new_notes(), self.seam_tick, int(self.grid.ticks[-1]), self.tempo_us_per_beat)
+        return score.append(
+            self.song, self.new_notes(), self.seam_tick, int(self.grid.ticks[-1]), self.tempo_us_per_beat
+        )
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the extended song; whole or not at all."""
@@ -271,10 +280,12 @@ def start(
     """As `extend`, but nothing is written yet: iterate the result's `chunks()`."""
     if not 0 < seconds <= MAX_SECONDS:
         raise BadInput(f"A length of {seconds:g} s cannot be made; ask for more than 0 and at most {MAX_SECONDS} s.")
+    if seed < 0:
+        raise BadInput(f"The seed {seed} is below 0; give 0 or more.")
     song = score.read(path)
     loaded = model if isinstance(model, Model) else load(model)
-    changes = {"temperature": temperature, "candidates": candidates}
-    generate = replace(loaded.config.generate, **{k: v for k, v in changes.items() if v is not None})
+    usual = loaded.config.generate
+    generate = replace(usual, temperature=temperature or usual.temperature, candidates=candidates or usual.candidates)
     torch.set_num_threads(min(2, torch.get_num_threads()))
     return Extension(song, loaded, seconds, generate, seed)
 

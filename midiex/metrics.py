@@ -43,7 +43,7 @@ def key_of(weights: np.ndarray) -> tuple[str, float]:
 
 
 def mode_and_clarity(weights: np.ndarray) -> tuple[float, float]:
-    """How much better the best major key fits than the best minor one (-1..1), and how well the best key fits (0..1)."""
+    """How much better the best major key fits than the best minor one (-1..1), and how well the best key fits."""
     major, minor = key_fit(weights)
     return float(major.max() - minor.max()), float(max(major.max(), minor.max(), 0.0))
 
@@ -61,7 +61,7 @@ def arousal(onsets_per_s: float, median_duration_s: float, mean_velocity: float)
 
 
 def valence(mode: float, clarity: float, bass_share: float) -> float:
-    """Dark to bright, about -3..3. A weak proxy (AUC .74 on the same labels): mode, key clarity, share of bass notes."""
+    """Dark to bright, about -3..3. A weak proxy (AUC .74 on the same labels): mode, clarity, bass share."""
     return float(2.5 * mode + 2.0 * (clarity - 0.75) - 0.5 * (bass_share - 0.3) / 0.2)
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from . import conditions
-from .chunks import MAX_CHUNK_BARS, chunk_bars, likeness_set, recall, row_times, thin
+from .chunks import chunk_bars, likeness_set, recall, row_times, thin
 from .config import MemoryConfig
 from .constraints import Grammar
 from .decoding import Memory, Task
 from .model import OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
-from .tokens import BAR, MICRO_PER_BEAT, MICROS_PER_POSITION
+from .tokens import BAR, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION
 
 MAX_FULL_CHUNKS = 24  # of the song's own chunks kept in full for recall; its latest ones are
 MAX_KNOWN_CHUNKS = 64  # chunks before the seam that are read at all; the opening always is
@@ -80,10 +80,11 @@ class Planner:
         bars to be written."""
         self.model, self.memory, self.bars = model, memory, bars
         borders = backward_borders(bars.seconds[:song_bars])
-        if len(borders) > MAX_KNOWN_CHUNKS + 1:
-            borders = np.concatenate([borders[:2], borders[-MAX_KNOWN_CHUNKS:]])
+        spans = list(zip(borders[:-1], borders[1:], strict=True))
+        if len(spans) > MAX_KNOWN_CHUNKS:
+            spans = spans[:1] + spans[1 - MAX_KNOWN_CHUNKS :]
         self.chunks: list[KnownChunk] = []
-        for first, last in zip(borders[:-1], borders[1:], strict=True):
+        for first, last in spans:
             low, high = np.searchsorted(rows[:, BAR], (first, last))
             part = rows[low:high].copy()
             part[:, BAR] -= first
@@ -103,12 +104,15 @@ class Planner:
         times = row_times(song_rows, self.bars.beat_starts)
         start = np.array([[self.bars.beat_starts[first_bar], first_bar]], np.float32)
         encoded, row_time, _ = self.model.encode(
-            torch.from_numpy(rows.astype(np.int64)), torch.tensor([len(rows)]), torch.from_numpy(times), torch.from_numpy(start)
+            torch.from_numpy(rows.astype(np.int64)),
+            torch.tensor([len(rows)]),
+            torch.from_numpy(times),
+            torch.from_numpy(start),
         )
         summary = encoded[: self.model.size.summary_rows].clone()
         self.chunks.append(KnownChunk(first_bar, bars, rows, likeness_set(rows), summary, encoded, row_time))
         keep = MAX_FULL_CHUNKS if of_song else self.memory.recent_chunks + 1
-        written = [i for i in range(0 if of_song else self.song_chunks, len(self.chunks))]
+        written = range(0 if of_song else self.song_chunks, len(self.chunks))
         for i in written[:-keep]:
             self.chunks[i].encoded = None
         if not of_song:
@@ -123,7 +127,9 @@ class Planner:
         span = slice(first, first + size)
         beats, seconds = self.bars.beats[span], self.bars.seconds[span]
         units = float(np.median(beats)) * MICRO_PER_BEAT
-        told = conditions.frame_conditions(size, units, float(beats.sum()), float(seconds.sum()), len(self.sizes) - index)
+        told = conditions.frame_conditions(
+            size, units, float(beats.sum()), float(seconds.sum()), len(self.sizes) - index
+        )
         task = Task(
             bar_positions=self.bars.positions[span],
             beat_starts=self.bars.beat_starts[span],
@@ -150,7 +156,8 @@ class Planner:
         if len(older) > self.memory.summary_chunks:
             older = older[:1] + older[len(older) - self.memory.summary_chunks + 1 :]
         summaries = self.model.size.summary_rows
-        encoded = [self.chunks[i].encoded for i, _ in full] + [self.chunks[i].summary for i in older]
+        encoded = [e for i, _ in full if (e := self.chunks[i].encoded) is not None]
+        encoded += [self.chunks[i].summary for i in older]
         times = [self.chunks[i].times for i, _ in full] + [self.chunks[i].times[:summaries] for i in older]
         kinds = [torch.full((len(self.chunks[i].times),), kind) for i, kind in full]
         kinds += [torch.full((summaries,), OPENING if i == 0 else SUMMARY) for i in older]
@@ -163,7 +170,9 @@ class Planner:
         for chunk in recent:
             span = slice(chunk.first_bar, chunk.first_bar + chunk.bars)
             figures.append(
-                conditions.features(chunk.rows, float(self.bars.beats[span].sum()), float(self.bars.seconds[span].sum()))
+                conditions.features(
+                    chunk.rows, float(self.bars.beats[span].sum()), float(self.bars.seconds[span].sum())
+                )
             )
         mean = {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
         programs = np.max([conditions.program_vector(c.rows) for c in recent[-3:]], axis=0)

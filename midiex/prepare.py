@@ -69,7 +69,11 @@ def prepare_file(path: str) -> PreparedSong | str:
         return f"{len(grid)} bars"
     bar_units = np.round(grid.bar_beats * tokens.MICRO_PER_BEAT).astype(np.uint16)
     return PreparedSong(
-        Path(path).name, rows[:, 1:].astype(np.uint8), rows[:, 0].astype(np.uint16), grid.bar_s.astype(np.float32), bar_units
+        Path(path).name,
+        rows[:, 1:].astype(np.uint8),
+        rows[:, 0].astype(np.uint16),
+        grid.bar_s.astype(np.float32),
+        bar_units,
     )
 
 
@@ -95,7 +99,9 @@ def prepare(
         if split in SPLITS:
             chosen.append((folder.resolve().name, split, path))
     if not chosen:
-        raise BadInput("None of the files found belongs to a split to prepare; check the split table's source and file columns.")
+        raise BadInput(
+            "None of the files found belongs to a split to prepare; check the split table's source and file columns."
+        )
     groups: dict[tuple[str, str], list[PreparedSong]] = {}
     skipped = []
     with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
@@ -127,7 +133,9 @@ def _read_splits(path: str | Path) -> dict[tuple[str, str], str]:
         with open(path, newline="", encoding="utf-8") as file:
             return {(row["source"], row["file"]): row["split"] for row in csv.DictReader(file)}
     except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise BadInput(f"The split table {path} cannot be used ({error}); it needs columns source, file and split.") from None
+        raise BadInput(
+            f"The split table {path} cannot be used ({error}); it needs columns source, file and split."
+        ) from None
 
 
 def _split_of(table: dict[tuple[str, str], str] | None, source: str, path: Path) -> str:
@@ -151,4 +159,6 @@ def _write_shard(path: Path, songs: list[PreparedSong]) -> None:
         part.write_bytes(save(arrays, {"names": json.dumps([s.name for s in songs])}))
         part.replace(path)
     except OSError as error:
-        raise BadInput(f"The shard {path} cannot be written ({error.strerror}); choose a folder you may write to.") from None
+        raise BadInput(
+            f"The shard {path} cannot be written ({error.strerror}); choose a folder you may write to."
+        ) from None

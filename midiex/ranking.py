@@ -9,7 +9,7 @@ Few terms, each zero for a candidate that is just like the song:
     loudness    difference of mean velocity, in fifths of its range
     rhythm      one minus the overlap of where in the bar notes begin
     repetition  difference of likeness to the chunk before, against the song's usual likeness of neighbours
-    seam        silence before the first note beyond the song's own longest, in bars
+    seam        silence before the first note beyond the song's longest silence at a bar line, in bars
 """
 
 from __future__ import annotations
@@ -21,7 +21,18 @@ import numpy as np
 from . import metrics
 from .chunks import likeness_set
 from .constraints import longest_empty_run
-from .tokens import BAR, DRUM_PITCH_OFFSET, DRUM_PROGRAM, DURATION, DURATIONS, INSTANCE, PITCH, POSITION, PROGRAM, VELOCITY
+from .tokens import (
+    BAR,
+    DRUM_PITCH_OFFSET,
+    DRUM_PROGRAM,
+    DURATION,
+    DURATIONS,
+    INSTANCE,
+    PITCH,
+    POSITION,
+    PROGRAM,
+    VELOCITY,
+)
 
 WEIGHTS = {
     "surprise": 0.3, "density": 1.0, "harmony": 2.0, "register": 1.0, "loudness": 0.5, "rhythm": 1.0, "repetition": 1.0,
@@ -45,13 +56,13 @@ class Style:
     neighbour_likeness: float  # usual likeness of a chunk to the one before
     most_bar_likeness: float  # the most a chunk's bars are alike, on average
     longest_run: int  # most times one voice strikes the same pitch in a row, and nothing else
-    longest_gap: float  # longest stretch without an onset, in bars
+    longest_silence: float  # longest silence at a bar line, in positions
     empty_run: int  # most bars in a row without an onset
     nll: float | None = None  # nats a note of the song under the model
 
     @classmethod
-    def of(cls, chunks: list[tuple[np.ndarray, int, float]], nll: float | None = None) -> Style:
-        """`chunks`: (rows, bars, seconds) of the song's chunks, in order."""
+    def of(cls, chunks: list[tuple[np.ndarray, int, float]], bar_positions: int, nll: float | None = None) -> Style:
+        """`chunks`: (rows, bars, seconds) of the song's chunks, in order; `bar_positions` of its usual bar."""
         played = [(rows, bars, seconds) for rows, bars, seconds in chunks if len(rows)]
         density = np.array([len(rows) / max(seconds, 1e-3) for rows, _, seconds in played])
         rows = np.concatenate([rows for rows, _, _ in played])
@@ -68,14 +79,23 @@ class Style:
             neighbour_likeness=float(np.mean(neighbours)) if neighbours else 0.3,
             most_bar_likeness=max(_bar_likeness(rows, bars) for rows, bars, _ in played),
             longest_run=max(_longest_run(rows) for rows, _, _ in played),
-            longest_gap=max(_gap(rows) for rows, _, _ in played),
-            empty_run=max(longest_empty_run(rows, bars) for rows, bars, _ in played),
+            longest_silence=_longest_silence(chunks, bar_positions),
+            empty_run=max(_empty_run(rows, bars) for rows, bars, _ in played),
             nll=nll,
         )
 
 
-def terms(rows: np.ndarray, nll: float, seconds: float, style: Style, before: np.ndarray) -> dict[str, float]:
-    """The terms of a candidate (rows must not be empty); `before` are the rows of the chunk before it."""
+@dataclass(frozen=True)
+class Before:
+    """The chunk before the candidates."""
+
+    rows: np.ndarray
+    bars: int
+    bar_positions: int  # of the usual bar
+
+
+def terms(rows: np.ndarray, nll: float, seconds: float, style: Style, before: Before) -> dict[str, float]:
+    """The terms of a candidate (rows must not be empty)."""
     surprise = 0.0
     if style.nll is not None:
         surprise = max(0.0, nll - style.nll) + max(0.0, style.nll - 1.0 - nll)
@@ -86,8 +106,8 @@ def terms(rows: np.ndarray, nll: float, seconds: float, style: Style, before: np
         "register": abs(_register(rows) - style.register) / 12,
         "loudness": abs(float(rows[:, VELOCITY].mean()) - style.loudness) * 5 / 32,
         "rhythm": 1 - float(np.minimum(_rhythm(rows), style.rhythm).sum()),
-        "repetition": abs(metrics.likeness(likeness_set(rows), likeness_set(before)) - style.neighbour_likeness),
-        "seam": max(0.0, _bars_before(rows) - style.longest_gap),
+        "repetition": abs(metrics.likeness(likeness_set(rows), likeness_set(before.rows)) - style.neighbour_likeness),
+        "seam": max(0.0, silence_before(rows, before) - style.longest_silence) / before.bar_positions,
     }
 
 
@@ -96,20 +116,24 @@ def score(found: dict[str, float]) -> float:
     return sum(WEIGHTS[name] * value for name, value in found.items())
 
 
-def faults(rows: np.ndarray, bars: int, seconds: float, style: Style, before: np.ndarray) -> list[str]:
-    """Why a chunk must not be used: "silent", "stuck" or "looping"; empty when it may be. What the song itself does is
-    never a fault."""
+def faults(rows: np.ndarray, bars: int, seconds: float, style: Style, before: Before) -> list[str]:
+    """Why a chunk must not be used: "silent" (too thin, bars left empty, a hole at the seam), "stuck" or "looping"; an
+    empty list when it may be. What the song itself does is never a fault."""
     if len(rows) == 0 or len(rows) / max(seconds, 1e-3) < SILENT_SHARE * style.thinnest:
         return ["silent"]
     found = []
-    if max(longest_empty_run(rows, bars), int(rows[0, BAR]), bars - 1 - int(rows[-1, BAR])) > style.empty_run:
+    unavoidable = silence_before(np.zeros((1, rows.shape[1]), rows.dtype), before)  # with a note on the very downbeat
+    hole = silence_before(rows, before) > max(style.longest_silence, unavoidable)
+    if hole or _empty_run(rows, bars) > style.empty_run:
         found.append("silent")
-    if _longest_run(rows) > max(12, STUCK_RUN * style.longest_run):
+    if is_stuck(rows, style):
         found.append("stuck")
-    again = metrics.likeness(likeness_set(rows), likeness_set(before))
-    if again > max(0.75, style.neighbour_likeness + LOOP_MARGIN):
-        found.append("looping")
-    elif bars > 2 and _bar_likeness(rows, bars) > max(0.75, style.most_bar_likeness + LOOP_MARGIN):
+    again = metrics.likeness(likeness_set(rows), likeness_set(before.rows))
+    if (
+        again > max(0.75, style.neighbour_likeness + LOOP_MARGIN)
+        or bars > 2
+        and _bar_likeness(rows, bars) > max(0.75, style.most_bar_likeness + LOOP_MARGIN)
+    ):
         found.append("looping")
     return found
 
@@ -133,13 +157,38 @@ def _rhythm(rows: np.ndarray) -> np.ndarray:
     return np.bincount(rows[:, POSITION], minlength=96) / max(1, len(rows))
 
 
-def _bars_before(rows: np.ndarray) -> float:
-    return float(rows[0, BAR]) + float(rows[0, POSITION]) / 48
+def _empty_run(rows: np.ndarray, bars: int) -> int:
+    """Most bars in a row without an onset, those at the chunk's edges too."""
+    return max(longest_empty_run(rows, bars), int(rows[0, BAR]), bars - 1 - int(rows[-1, BAR]))
 
 
-def _gap(rows: np.ndarray) -> float:
-    onset = np.unique(rows[:, BAR] + rows[:, POSITION] / 48)
-    return max(float(np.diff(onset).max()) if len(onset) > 1 else 0.0, _bars_before(rows))
+def is_stuck(rows: np.ndarray, style: Style) -> bool:
+    """Does a voice strike one pitch over and over, far more often in a row than the song does?"""
+    return _longest_run(rows) > max(12, STUCK_RUN * style.longest_run)
+
+
+def silence_before(rows: np.ndarray, before: Before) -> float:
+    """Positions from the last release of the chunk before to the first onset of this one; 0 when notes ring across."""
+    first = int(rows[0, BAR]) * before.bar_positions + int(rows[0, POSITION])
+    if len(before.rows) == 0:
+        return float(first)
+    onset = (before.rows[:, BAR] - before.bars) * before.bar_positions + before.rows[:, POSITION]
+    return max(0.0, first - float((onset + DURATIONS[before.rows[:, DURATION]] / 2).max()))
+
+
+def _longest_silence(chunks: list[tuple[np.ndarray, int, float]], bar_positions: int) -> float:
+    """The longest silence that holds a bar line, in positions, over consecutive chunks."""
+    starts, ends, first_bar = [], [], 0
+    for rows, bars, _ in chunks:
+        start = (rows[:, BAR] + first_bar) * bar_positions + rows[:, POSITION]
+        starts.append(start)
+        ends.append(start + DURATIONS[rows[:, DURATION]] / 2)
+        first_bar += bars
+    start, end = np.concatenate(starts), np.concatenate(ends)
+    sounding_until = np.maximum.accumulate(end)
+    silence = start[1:] - sounding_until[:-1]
+    holds_line = start[1:] // bar_positions > start[:-1] // bar_positions
+    return float(silence[holds_line].max(initial=0.0))
 
 
 def _longest_run(rows: np.ndarray) -> int:

@@ -70,7 +70,9 @@ class NoteRowTokenizer(MusicTokenizer):
             track = symusic.Track(program=0 if is_drum else program, is_drum=is_drum)
             mine = notes.track == index
             columns = (notes.start_ticks, notes.duration_ticks, notes.pitch, notes.velocity)
-            track.notes = symusic.Note.from_numpy(*(c[mine].astype(t) for c, t in zip(columns, _NOTE_TYPES, strict=True)))
+            track.notes = symusic.Note.from_numpy(
+                *(c[mine].astype(t) for c, t in zip(columns, _NOTE_TYPES, strict=True))
+            )
             score.tracks.append(track)
         return score
 
@@ -78,7 +80,9 @@ class NoteRowTokenizer(MusicTokenizer):
         rows = self.encode_rows(score)
         limit = self.config.additional_params["max_score_bars"]
         if len(rows) and rows[-1, tokens.BAR] >= limit:
-            raise BadInput(f"The score has {rows[-1, tokens.BAR] + 1} bars, more than the {limit} the tokenizer knows; cut it up.")
+            raise BadInput(
+                f"The score has {rows[-1, tokens.BAR] + 1} bars, more than the {limit} the tokenizer knows; cut it up."
+            )
         return TokSequence(ids=(rows + len(SPECIALS)).tolist())
 
     def _tokens_to_score(self, tokens_: Any, programs: Any = None) -> symusic.Score:

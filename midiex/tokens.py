@@ -41,9 +41,9 @@ DURATIONS = np.array(
 DURATIONS_PER_BEAT = 24
 FIELD_SIZES = (MAX_CHUNK_BARS, 8 * POSITIONS_PER_BEAT, MICROS_PER_POSITION, 129, MAX_INSTANCES, 256, len(DURATIONS), 32)
 
-_NEAREST_DURATION = np.abs(
-    np.log(np.arange(DURATIONS[-1] + 1).clip(0.5)[:, None]) - np.log(DURATIONS)[None, :]
-).argmin(1)  # duration in 1/24 beat -> nearest index
+_NEAREST_DURATION = np.abs(np.log(np.arange(DURATIONS[-1] + 1).clip(0.5)[:, None]) - np.log(DURATIONS)[None, :]).argmin(
+    1
+)  # duration in 1/24 beat -> nearest index
 
 
 @dataclass(frozen=True)

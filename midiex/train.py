@@ -26,7 +26,8 @@ from .checkpoint import save_model, write_whole
 from .config import Config, TrainConfig
 from .dataset import Dataset, Songs, collate, load_split, validation_windows
 from .errors import BadInput
-from .model import HEAD_ORDER, Batch, ChunkTransformer
+from .layers import HEAD_ORDER
+from .model import Batch, ChunkTransformer
 from .tokens import FIELDS
 
 STATE_FILE, PROGRESS_FILE, LOG_FILE, VALID_FILE = "train_state.safetensors", "progress.json", "train.csv", "valid.csv"
@@ -59,8 +60,9 @@ def train(
 ) -> dict[str, float]:
     """Train until config.train.max_notes (or `max_minutes` in all) and leave the model's EMA in `out`.
 
-    The learning rate falls towards whichever of the two comes first. A run found in `out` is resumed where it stopped. `start_from` is a model folder to fine-tune. Returns the last
-    validation's NLL per note by source, with "pooled" (equal weight a source).
+    The learning rate falls towards whichever of the two comes first. A run found in `out` is resumed where it stopped.
+    `start_from` is a model folder to fine-tune. Returns the last validation's NLL per note by source, with "pooled"
+    (equal weight a source).
 
     Raises BadInput when there are no shards or `out` holds a run of another config.
     """
@@ -83,8 +85,8 @@ def train(
     last = last_saved = last_valid = since = time.perf_counter()
     since_notes, losses = run.notes, []
     valid_result: dict[str, float] = {}
-    for batch, pool, number in _prefetch(dataset.batches(*position)):
-        losses.append(run.step_on(network, to_device(batch, device), world))
+    for parts, pool, number in _prefetch(dataset.batches(*position)):
+        losses.append(run.step_on(network, [to_device(part, device) for part in parts], world))
         now = time.perf_counter()
         run.wall_s += now - last
         last = now
@@ -134,22 +136,25 @@ class Run:
         by_time = 0.0 if self.max_s is None else self.wall_s / self.max_s
         return max(self.notes / self.train.max_notes, by_time)
 
-    def step_on(self, network: nn.Module, batch: Batch, world: int) -> float:
-        """One optimiser step; returns the batch's loss in nats a note."""
-        notes = int(batch.lengths[batch.target].sum())
+    def step_on(self, network: nn.Module, parts: list[Batch], world: int) -> float:
+        """One optimiser step over a batch's parts; returns its loss in nats a note."""
+        notes = sum(int(part.lengths[part.target].sum()) for part in parts)
         self.lr_share = learning_rate_share(self.train, self.step, self.share_done)
         for group in self.optimizer.param_groups:
             group["lr"] = self.train.lr * self.lr_share
-        with autocast(batch.rows.device):
-            loss = network(batch).sum() / max(1, notes)
-        loss.backward()
+        total, device = 0.0, parts[0].rows.device
+        for part in parts:
+            with autocast(device):
+                loss = network(part).sum() / max(1, notes)
+            loss.backward()
+            total += loss.item()
         self.grad_norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.train.grad_clip))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.notes += int(_total(notes, batch.rows.device, world))
+        self.notes += int(_total(notes, device, world))
         self._update_ema()
-        return loss.item()
+        return total
 
     @torch.no_grad()
     def _update_ema(self) -> None:
@@ -167,14 +172,22 @@ class Run:
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
         write_whole(out / STATE_FILE, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
-        progress = {"step": self.step, "notes": self.notes, "wall_s": self.wall_s, "position": position, "model": repr(config.model)}
+        progress = {
+            "step": self.step,
+            "notes": self.notes,
+            "wall_s": self.wall_s,
+            "position": position,
+            "model": repr(config.model),
+        }
         write_whole(out / PROGRESS_FILE, json.dumps(progress).encode())
 
     def restore(self, out: Path, config: Config) -> tuple[int, int]:
         """Bring back a saved run; returns where in the data to go on."""
         progress = json.loads((out / PROGRESS_FILE).read_text())
         if progress["model"] != repr(config.model):
-            raise BadInput(f"{out} holds a run of another model ({progress['model']}); choose another --out or its own --config.")
+            raise BadInput(
+                f"{out} holds a run of another model ({progress['model']}); choose another --out or its own --config."
+            )
         tensors = load_file(out / STATE_FILE)
         self.model.load_state_dict(_under("model.", tensors))
         self.ema = {k: v.to(self.ema[k].device) for k, v in _under("ema.", tensors).items()}

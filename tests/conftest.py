@@ -31,5 +31,5 @@ def config() -> Config:
 
 @pytest.fixture(scope="session")
 def model(config: Config) -> ChunkTransformer:
-    """Random, with residual outputs that are not zero; for reading only."""
+    """Random, with branches that count; for reading only."""
     return lively_model(config)

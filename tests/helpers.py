@@ -11,6 +11,7 @@ import symusic
 import torch
 
 from midiex import dataset, tokens
+from midiex.chunks import row_times
 from midiex.config import Config, load_config
 from midiex.dataset import WindowChunk
 from midiex.model import NOTHING, Batch, ChunkTransformer
@@ -47,7 +48,7 @@ def score_of(
 def write_song(
     path: Path, *, bars: int = 16, programs: Sequence[int] = BAND, seed: int = 0, tpq: int = 480, bpm: float = 120.0
 ) -> Path:
-    """A MIDI file in 4/4: each voice plays about five notes a bar, of a two-bar figure that comes back slightly changed."""
+    """A MIDI file in 4/4: each voice repeats a figure of two bars and ten notes, leaving some out."""
     rng = np.random.default_rng(seed)
     voices = []
     for program in programs:
@@ -59,7 +60,7 @@ def write_song(
                 if rng.random() < 0.9 and pair * 16 + at < bars * 16:
                     start = (pair * 16 + at) * tpq // 4
                     rows.append((start, tpq // 4, pitch, int(rng.integers(60, 100))))
-        rows.append(((bars - 1) * 4 * tpq, 4 * tpq, 48 if program != DRUMS else 36, 80))  # the last bar is full
+        rows.append(((bars - 1) * 4 * tpq, 4 * tpq, 47 if program != DRUMS else 35, 80))  # the last bar is full
         voices.append((program, rows))
     path.parent.mkdir(parents=True, exist_ok=True)
     score_of(voices, tpq, bpm=bpm).dump_midi(path)
@@ -69,7 +70,7 @@ def write_song(
 def random_rows(rng: np.random.Generator, n: int, bars: int = 4, voices: int = 3) -> np.ndarray:
     """About `n` sorted rows (doublings go) of a few voices, one of them drums, over bars of 4/4."""
     rows = np.stack([rng.integers(0, size, n) for size in FIELD_SIZES], 1).astype(np.int32)
-    rows[:, BAR] %= bars
+    rows[:, BAR] = rng.integers(0, bars, n)
     rows[:, POSITION] %= 48
     rows[rows[:, POSITION] == 0, MICRO] = tokens.MICRO_CENTER
     rows[:, INSTANCE] %= 2
@@ -106,22 +107,21 @@ def tiny_config(**train: object) -> Config:
 
 
 def lively_model(config: Config, seed: int = 0) -> ChunkTransformer:
-    """A random model in which every path matters: a fresh one's residual outputs are zero and would hide all of what
-    attention and feed-forward layers see, and its nearly even logits what the heads see."""
+    """A random model in which every path matters: in a fresh one the branches of attention and feed-forward layers
+    are next to nothing, which would hide what they see, and nearly even logits would hide what the heads see."""
     generator = torch.Generator().manual_seed(seed)
     model = ChunkTransformer(config)
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
-            if weight.ndim < 2:
-                weight.add_(torch.randn(weight.shape, generator=generator) * 0.1)
+            owner = model.get_submodule(name.rpartition(".")[0])
+            noise = torch.randn(weight.shape, generator=generator)
+            if isinstance(owner, torch.nn.RMSNorm):
+                weight.copy_(1 + 0.2 * noise)
+            elif isinstance(owner, torch.nn.Linear):
+                weight.copy_(noise * (weight.shape[-1] ** -0.5 if weight.ndim == 2 else 0.1))
             else:
-                scale = weight.shape[-1] ** -0.5 if isinstance(_owner(model, name), torch.nn.Linear) else 0.5
-                weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
+                weight.copy_(noise * 0.5)
     return model.eval()
-
-
-def _owner(model: torch.nn.Module, parameter: str) -> torch.nn.Module:
-    return model.get_submodule(parameter.rpartition(".")[0])
 
 
 def model_batch(
@@ -137,7 +137,7 @@ def model_batch(
     for i, rows in enumerate(chunks):
         moved = rows.copy()
         moved[:, BAR] += i * bars
-        times.append(dataset.row_times(moved, beat_starts))
+        times.append(row_times(moved, beat_starts))
     rng = np.random.default_rng(0)
     told = [[int(rng.integers(0, 6)) for _ in range(11)] for _ in target]
     programs = np.zeros((len(target), FIELD_SIZES[PROGRAM]), np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import miditok
-import numpy as np
 import pytest
 import symusic
 from helpers import BAND, DRUMS, score_of, write_song
@@ -129,7 +128,5 @@ def test_the_grammar_goes_round_the_fields() -> None:
     names = [name.title() for name in tokens.FIELDS]
     at = names[0]
     for name in [*names[1:], names[0]]:
-        (at,) = TOKENIZER.tokens_types_graph[at]
-        assert at == name
-    ids = np.array(TOKENIZER.encode(score_of([(DRUMS, [(0, TPQ, 36, 82)])])).ids)
-    assert ids.max(0).tolist()[3] == tokens.DRUM_PROGRAM + 1
+        assert TOKENIZER.tokens_types_graph[at] - {"PAD"} == {name}
+        at = name

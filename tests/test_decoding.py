@@ -1,0 +1,257 @@
+"""Writing a chunk: the cached steps equal the forward pass, choices keep to masks and odds, the seed decides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import lively_model, random_rows, tiny_config
+from songs import bars_of_4_4, programs_in, talkative_model
+
+from midiex import dataset
+from midiex.chunks import likeness_set, row_times
+from midiex.config import GenerateConfig, MemoryConfig
+from midiex.decoding import Candidate, Memory, Task, negative_log_likelihood, pick, write_chunk
+from midiex.model import NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch, ChunkTransformer
+from midiex.planner import Planner
+from midiex.tokens import BAR, FIELD_SIZES, INSTANCE, PROGRAM, row_key
+
+SONG_BARS = 40  # of two seconds: ten chunks of four bars
+PLAIN = GenerateConfig(temperature=1, top_p=1, min_p=0, candidates=4)
+DRAWS = 20_000
+Planned = tuple[ChunkTransformer, Task, Memory]
+
+
+@pytest.fixture(scope="module")
+def song() -> np.ndarray:
+    """The last chunk repeats the fourth, so that the fifth is what will be recalled."""
+    rows = random_rows(np.random.default_rng(5), 200, SONG_BARS)
+    again = rows[(rows[:, BAR] >= 12) & (rows[:, BAR] < 16)]
+    again[:, BAR] += SONG_BARS - 16
+    return np.concatenate([rows[rows[:, BAR] < SONG_BARS - 4], again])
+
+
+def plan(model: ChunkTransformer, song: np.ndarray, memory: MemoryConfig) -> tuple[Planner, Task, Memory]:
+    planner = Planner(model, memory, song, bars_of_4_4(SONG_BARS + 10), SONG_BARS)
+    task = planner.next_task()
+    assert task is not None
+    return planner, *task
+
+
+def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: np.ndarray) -> np.ndarray:
+    """Nats of every decision, shape (n + 1, 8): the chunk as the target of a training batch, with the memory layout
+    that training uses for a chunk at this place of a song."""
+    known = [chunk.rows for chunk in planner.chunks]
+    first_bars = [chunk.first_bar for chunk in planner.chunks] + [task.first_bar]
+    chunks = [
+        dataset.WindowChunk(r, b, 4, np.zeros(0), np.zeros(0), 8.0, 16.0, np.zeros(0), likeness_set(r))
+        for r, b in zip([*known, rows], first_bars, strict=True)
+    ]
+    full, summaries = dataset.memory_slots(chunks, len(known), 0, planner.memory, None)
+    times = []
+    for chunk in chunks:
+        moved = chunk.rows.astype(np.int64)
+        moved[:, BAR] += chunk.first_bar
+        times.append(row_times(moved, planner.bars.beat_starts))
+    batch = Batch(
+        rows=torch.from_numpy(np.concatenate([c.rows for c in chunks]).astype(np.int64)),
+        lengths=torch.tensor([len(c.rows) for c in chunks]),
+        times=torch.from_numpy(np.concatenate(times)),
+        starts=torch.tensor([[planner.bars.beat_starts[b], b] for b in first_bars], dtype=torch.float32),
+        target=torch.tensor([len(known)]),
+        conditions=torch.from_numpy(task.conditions)[None],
+        programs=torch.from_numpy(task.programs)[None],
+        full=torch.tensor([[i for i, _ in full] + [-1]]),
+        full_kind=torch.tensor([[kind for _, kind in full] + [NOTHING]]),
+        summaries=torch.tensor([[i for i, _ in summaries]]),
+        summary_kind=torch.tensor([[kind for _, kind in summaries]]),
+        source=torch.zeros(1, dtype=torch.int64),
+    )
+    with torch.inference_mode():
+        return model(batch).double().numpy()
+
+
+# ---- the cached steps ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [lively_model, talkative_model])
+def test_cached_steps_equal_the_forward_pass(make, song: np.ndarray) -> None:  # noqa: ANN001
+    config = tiny_config()
+    model, memory = make(config), replace(config.memory, summary_chunks=3)  # fewer than there are older chunks
+    planner, task, remembered = plan(model, song, memory)
+    assert len(planner.chunks) == 10
+    candidates = write_chunk(model, remembered, task, PLAIN, np.random.default_rng(0))
+    finished = [c for c in candidates if c.finished]
+    assert len(finished) >= 2 and len({len(c.rows) for c in finished}) >= 2  # some run on beside finished ones
+    for candidate in finished:
+        losses = teacher_forced(model, planner, task, candidate.rows)
+        assert losses.sum() / len(candidate.rows) == pytest.approx(candidate.nll, abs=1e-4)
+
+
+def test_the_memory_is_laid_out_as_in_training(song: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison above covers every kind of memory; were one missing, it would prove less."""
+    model, kinds = talkative_model(), []
+    inner = model.remember
+    monkeypatch.setattr(model, "remember", lambda *given: kinds.append(given[2]) or inner(*given))
+    plan(model, song, MemoryConfig(summary_chunks=3))
+    assert set(kinds[0].tolist()) == {RECENT, RECENT + 1, RECALLED, OPENING, SUMMARY}
+
+
+@pytest.mark.parametrize("what", ["memory", "conditions", "programs", "first_bar"])
+def test_the_comparison_would_notice(what: str, song: np.ndarray) -> None:
+    """Each thing a chunk depends on changes the likelihood by far more than the tolerance."""
+    model = lively_model(tiny_config())
+    planner, task, remembered = plan(model, song, MemoryConfig())
+    (candidate, *_) = write_chunk(model, remembered, task, PLAIN, np.random.default_rng(0))
+    if what == "memory":
+        planner.chunks[-1].rows = planner.chunks[-2].rows
+    else:
+        other = {
+            "conditions": {"conditions": (task.conditions + 1) % 5},
+            "programs": {"programs": 1 - task.programs},
+            "first_bar": {"first_bar": task.first_bar + 1},
+        }
+        task = replace(task, **other[what])  # type: ignore[arg-type]
+    losses = teacher_forced(model, planner, task, candidate.rows)
+    assert abs(losses.sum() / len(candidate.rows) - candidate.nll) > 1e-3
+
+
+# ---- writing a chunk -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def planned(song: np.ndarray) -> Planned:
+    model = talkative_model()
+    _, task, memory = plan(model, song, MemoryConfig())
+    return model, task, memory
+
+
+def written(planned: Planned, seed: int, config: GenerateConfig = PLAIN) -> list[Candidate]:
+    model, task, memory = planned
+    return write_chunk(model, memory, task, config, np.random.default_rng(seed))
+
+
+def same(a: list[Candidate], b: list[Candidate]) -> bool:
+    return [(c.rows.tobytes(), c.nll) for c in a] == [(c.rows.tobytes(), c.nll) for c in b]
+
+
+def test_the_seed_decides(planned: Planned) -> None:
+    assert same(written(planned, 3), written(planned, 3))
+    assert not same(written(planned, 3), written(planned, 4))
+    candidates = written(planned, 3)
+    assert len({c.rows.tobytes() for c in candidates}) == len(candidates)  # one seed, but not one chunk four times
+
+
+def test_rows_keep_to_the_task(planned: Planned, song: np.ndarray) -> None:
+    voices = set(map(tuple, song[:, [PROGRAM, INSTANCE]].tolist()))
+    for candidate in written(planned, 1, replace(PLAIN, candidates=6)):
+        rows = candidate.rows
+        assert candidate.finished and rows.dtype == np.int32 and rows.shape[1] == len(FIELD_SIZES)
+        assert (np.diff(row_key(rows)) > 0).all()
+        assert rows[-1, BAR] == len(planned[1].bar_positions) - 1
+        assert set(map(tuple, rows[:, [PROGRAM, INSTANCE]].tolist())) <= voices
+        assert (rows >= 0).all() and (rows < np.array(FIELD_SIZES)).all()
+
+
+def test_a_voice_taken_out_of_the_grammar_is_silent(planned: Planned) -> None:
+    model, task, memory = planned
+    without = replace(task, grammar=task.grammar.without({(0, 0), (0, 1)}))
+    assert 0 in set().union(*(programs_in(c.rows) for c in written(planned, 2)))
+    for candidate in write_chunk(model, memory, without, PLAIN, np.random.default_rng(2)):
+        assert 0 not in programs_in(candidate.rows) and len(candidate.rows)
+
+
+def test_the_note_limit_leaves_a_chunk_unfinished(planned: Planned) -> None:
+    model, task, memory = planned
+    whole = written(planned, 1)
+    cut = write_chunk(model, memory, task, PLAIN, np.random.default_rng(1), most_notes=4)
+    assert all(len(c.rows) == 4 and not c.finished for c in cut)
+    assert all(np.array_equal(c.rows, w.rows[:4]) for c, w in zip(cut, whole, strict=True))
+
+
+def test_near_temperature_0_all_candidates_are_the_likeliest(planned: Planned) -> None:
+    candidates = written(planned, 1, replace(PLAIN, temperature=1e-7))
+    assert len({c.rows.tobytes() for c in candidates}) == 1
+    assert same(candidates, written(planned, 2, replace(PLAIN, temperature=1e-7)))
+
+
+# ---- one choice ------------------------------------------------------------------------------------------------------
+
+ODDS = np.array([0.05, 0.5, 0.15, 0.3])
+
+
+def shares(config: GenerateConfig, mask: list[bool] | None = None, odds: np.ndarray = ODDS) -> np.ndarray:
+    """How often each class is picked in DRAWS picks."""
+    logits = np.tile(np.log(odds) + 3, (DRAWS, 1))
+    masks = None if mask is None else np.tile(mask, (DRAWS, 1))
+    picked = pick(logits, masks, config, np.random.default_rng(0))
+    return np.bincount(picked, minlength=len(odds)) / DRAWS
+
+
+def expected(*kept: int, power: float = 1.0) -> np.ndarray:
+    odds = np.where(np.isin(np.arange(len(ODDS)), kept), ODDS**power, 0)
+    return odds / odds.sum()
+
+
+@pytest.mark.parametrize(
+    ("changes", "mask", "odds"),
+    [
+        ({}, None, expected(0, 1, 2, 3)),
+        ({}, [True, False, True, True], expected(0, 2, 3)),
+        ({"temperature": 2.0}, None, expected(0, 1, 2, 3, power=0.5)),
+        ({"min_p": 0.11}, None, expected(1, 2, 3)),
+        ({"min_p": 0.2}, None, expected(1, 2, 3)),
+        ({"min_p": 0.4}, None, expected(1, 3)),
+        ({"min_p": 0.2}, [True, False, True, True], expected(2, 3)),  # beside the likeliest that is allowed
+        ({"top_p": 0.96}, None, expected(0, 1, 2, 3)),
+        ({"top_p": 0.9}, None, expected(1, 2, 3)),
+        ({"top_p": 0.7}, None, expected(1, 3)),
+        ({"top_p": 0.1}, None, expected(1)),  # never less than one
+        ({"min_p": 0.4, "top_p": 0.6}, None, expected(1)),  # 0.5 of the 0.8 that min-p leaves is enough
+        ({"min_p": 1.0}, None, expected(1)),
+    ],
+)
+def test_pick_draws_what_is_left_at_its_odds(changes: dict, mask: list[bool] | None, odds: np.ndarray) -> None:
+    found = shares(replace(PLAIN, **changes), mask)
+    assert ((found > 0) == (odds > 0)).all()
+    assert np.abs(found - odds).max() < 5 * np.sqrt(0.25 / DRAWS)
+
+
+def test_pick_at_temperature_0_is_the_likeliest() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, 30))
+    mask = rng.random((50, 30)) < 0.5
+    mask[:, 0] = True
+    best = np.where(mask, logits, -np.inf).argmax(1)
+    assert (pick(logits, mask, replace(PLAIN, temperature=1e-6), rng) == best).all()
+
+
+class _Always:
+    """A generator of one number."""
+
+    def __init__(self, value: float):
+        self.value = value
+
+    def random(self, count: int) -> np.ndarray:
+        return np.full(count, self.value)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, np.nextafter(1.0, 0.0)])
+def test_pick_never_takes_a_dropped_class_by_rounding(value: float) -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(300, 40)).astype(np.float32) * 3
+    mask = rng.random(logits.shape) < 0.3
+    mask[:, [0, -1]] = False
+    mask[:, 20] = True
+    picked = pick(logits, mask, replace(PLAIN, min_p=0.05, top_p=0.9), _Always(value))  # type: ignore[arg-type]
+    assert mask[np.arange(len(mask)), picked].all()
+
+
+def test_negative_log_likelihood_is_cross_entropy() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(40, 17)) * np.linspace(0.1, 300, 40)[:, None]
+    chosen = rng.integers(0, 17, 40)
+    true = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(chosen), reduction="none")
+    np.testing.assert_allclose(negative_log_likelihood(logits, chosen), true.numpy(), rtol=1e-9, atol=1e-9)
