@@ -78,7 +78,7 @@ def _check_suffix(target: Path | None, known: Collection[str]) -> None:
 @click.option("--audio", type=click.Path(path_type=Path), help="Also render to this .wav, .flac, .ogg or .mp3.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Also draw a piano roll to this .png.")
 @click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Each one gives another continuation."
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Each gives another continuation."
 )
 @click.option("-t", "--temperature", type=click.FloatRange(0, 5, min_open=True), help="Below 1 safer, above 1 bolder.")
 @click.option(

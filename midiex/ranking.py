@@ -4,6 +4,7 @@ Few terms, each zero for a candidate that is just like the song:
 
     surprise    how far the model's nats a note lie above the song's own, or more than one nat below (too easy)
     density     difference in notes a second, in octaves
+    voices      one minus the overlap of how many notes each voice has
     harmony     one minus the cosine of the pitch class weights
     register    difference of mean pitch, in octaves
     loudness    difference of mean velocity, in fifths of its range
@@ -27,7 +28,9 @@ from .tokens import (
     DRUM_PROGRAM,
     DURATION,
     DURATIONS,
+    FIELD_SIZES,
     INSTANCE,
+    MAX_INSTANCES,
     PITCH,
     POSITION,
     PROGRAM,
@@ -35,8 +38,8 @@ from .tokens import (
 )
 
 WEIGHTS = {
-    "surprise": 0.3, "density": 1.0, "harmony": 2.0, "register": 1.0, "loudness": 0.5, "rhythm": 1.0, "repetition": 1.0,
-    "seam": 1.0,
+    "surprise": 0.3, "density": 1.0, "voices": 2.0, "harmony": 2.0, "register": 1.0, "loudness": 0.5, "rhythm": 1.0,
+    "repetition": 1.0, "seam": 1.0,
 }  # fmt: skip
 SILENT_SHARE = 0.2  # of the song's thinnest chunk's density: below it a chunk is silent
 STUCK_RUN = 1.75  # a note may be struck this many times as often in a row as the song ever does
@@ -49,6 +52,7 @@ class Style:
 
     density: float  # notes a second, mean of chunks that have any
     thinnest: float  # the least
+    voices: np.ndarray  # (129 * 8,) share of notes of each (program, instance)
     pitch_classes: np.ndarray  # (12,)
     register: float
     loudness: float
@@ -72,6 +76,7 @@ class Style:
         return cls(
             density=float(np.median(density)),
             thinnest=float(density.min()),
+            voices=_voices(rows),
             pitch_classes=_pitch_classes(rows),
             register=_register(rows),
             loudness=float(rows[:, VELOCITY].mean()),
@@ -102,6 +107,7 @@ def terms(rows: np.ndarray, nll: float, seconds: float, style: Style, before: Be
     return {
         "surprise": surprise,
         "density": abs(float(np.log2(len(rows) / max(seconds, 1e-3) / style.density))),
+        "voices": 1 - float(np.minimum(_voices(rows), style.voices).sum()),
         "harmony": 1 - _cosine(_pitch_classes(rows), style.pitch_classes),
         "register": abs(_register(rows) - style.register) / 12,
         "loudness": abs(float(rows[:, VELOCITY].mean()) - style.loudness) * 5 / 32,
@@ -136,6 +142,11 @@ def faults(rows: np.ndarray, bars: int, seconds: float, style: Style, before: Be
     ):
         found.append("looping")
     return found
+
+
+def _voices(rows: np.ndarray) -> np.ndarray:
+    voice = rows[:, PROGRAM].astype(np.int64) * MAX_INSTANCES + rows[:, INSTANCE]
+    return np.bincount(voice, minlength=FIELD_SIZES[PROGRAM] * MAX_INSTANCES) / max(1, len(rows))
 
 
 def _pitch_classes(rows: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ import soundfile
 
 from midiex import render as module
 from midiex.errors import BadInput, MissingPart
-from midiex.render import LoudnessMeter, RenderConfig, Renderer, find_soundfont, fluidsynth_version, render
+from midiex.loudness import LoudnessMeter
+from midiex.render import RenderConfig, Renderer, find_soundfont, fluidsynth_version, render
 
 RATE = 22050  # half the work; the level and the timing are the same
 QUICK = RenderConfig(sample_rate=RATE)

@@ -1,0 +1,443 @@
+"""The command line: what it writes and prints, and that whoever errs gets one sentence, code 2 and nothing half-made."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+import mido
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+from helpers import write_song
+from songs import EXAMPLES, note, riff_song, save_talkative, type_0_song, write_midi
+
+import midiex
+from midiex import doctor, score
+from midiex.cli import EXIT_BAD_INPUT, EXIT_FAILED, main
+from midiex.doctor import Check
+from midiex.errors import MissingPart
+from midiex.render import RenderInfo, fluidsynth_version
+
+COMMANDS = sorted(main.commands)
+HEAVY = ("torch", "miditok", "symusic", "matplotlib", "pretty_midi", "soundfile")
+
+
+def _has_fluidsynth() -> bool:
+    try:
+        return bool(fluidsynth_version())
+    except MissingPart:
+        return False
+
+
+HAS_FLUIDSYNTH = _has_fluidsynth()
+needs_fluidsynth = pytest.mark.skipif(not HAS_FLUIDSYNTH, reason="libfluidsynth is not installed")
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args], prog_name="midiex")
+
+
+def python(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *(str(arg) for arg in args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+def files_under(folder: Path) -> dict[str, bytes | None]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_talkative(tmp_path_factory.mktemp("models") / "talkative")
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> Path:
+    return riff_song(tmp_path / "song.mid")
+
+
+# ---- help ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_of_all_shows_every_command() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        assert re.search(rf"^\s+{name}\s", result.stdout, re.M), name
+        assert f"midiex {name}" in result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_of_a_command_has_examples(name: str, flag: str) -> None:
+    result = run(name, flag)
+    assert result.exit_code == 0
+    examples = [line for line in result.stdout.splitlines() if re.match(rf"\s+midiex {name}\b", line)]
+    assert examples, result.stdout
+    options = {option for parameter in main.commands[name].params for option in parameter.opts}
+    for example in examples:  # no example may name an option that is not there
+        for option in re.findall(
+            r"(?<= )--?[a-z][a-z-]*", example.split("  ")[1] if "  " in example.strip() else example
+        ):
+            assert option in options, (example, option)
+
+
+def test_every_option_is_explained() -> None:
+    for name, command in main.commands.items():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"midiex {name} {parameter.opts[0]}"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"""
+import contextlib, io, sys
+from midiex.cli import main
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    for args in [["--help"], *([name, "--help"] for name in main.commands)]:
+        main(args, prog_name="midiex", standalone_mode=False)
+assert "midiex extend" in out.getvalue()
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_module_and_version() -> None:
+    done = python("-m", "midiex", "--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"midiex, version {midiex.__version__}")
+
+
+# ---- extend ----------------------------------------------------------------------------------------------------------
+
+
+def test_extend_writes_a_song_audio_and_a_picture(model: Path, tmp_path: Path) -> None:
+    source, out, audio, plot = (
+        EXAMPLES / "band_groove.mid", tmp_path / "long.mid", tmp_path / "long.ogg", tmp_path / "long.png",
+    )  # fmt: skip
+    more = ["--audio", audio] if HAS_FLUIDSYNTH else []
+    result = run("extend", source, "-s", 45, "-o", out, "--plot", plot, "--model", model, "--json", *more)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["seam_s"] == pytest.approx(34.286, abs=1e-3)
+    assert abs(report["seconds"] - 45) < 2
+    assert (report["out"], report["plot"]) == (str(out), str(plot))
+    assert report["audio"] == (str(audio) if HAS_FLUIDSYNTH else None)
+    assert report["seed"] == 0 and report["new_notes"] > 0 and report["wall_s"] > 0
+    assert {"start_s", "end_s", "bars", "notes", "attempts", "fallback", "terms"} <= set(report["chunks"][0])
+    assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    if HAS_FLUIDSYNTH:
+        assert soundfile.info(audio).duration > report["seconds"] - 1
+    longer, original = score.read(out), score.read(source)
+    assert longer.length_s <= report["seconds"] + 1e-3
+    before = [int(original.tempo.to_ticks(report["seam_s"]))]
+    assert score.events_before(longer.midi, *before) == score.events_before(original.midi, *before)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in (out, plot, *map(Path, more[1:])))
+
+
+def test_extend_names_its_output_after_the_song_and_tells_what_it_did(song: Path, model: Path) -> None:
+    result = run("extend", song, "-s", "24.5", "--model", model, "--seed", 3)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in song.parent.iterdir()) == ["song.mid", "song_24.5s.mid"]
+    assert re.fullmatch(
+        r".*song_24\.5s\.mid: 24\.0 s, of which 8\.0 s new \(\d+ notes in 1 chunks?, seed 3\)\n", result.stdout
+    )
+
+
+def test_extend_is_repeatable_and_agrees_with_the_library(song: Path, model: Path, tmp_path: Path) -> None:
+    for name in ("a.mid", "b.mid"):
+        assert run("extend", song, "-s", 24, "-o", tmp_path / name, "--model", model, "--seed", 9).exit_code == 0
+    midiex.extend(song, 24, tmp_path / "c.mid", model=model, seed=9)
+    first, *others = ((tmp_path / name).read_bytes() for name in ("a.mid", "b.mid", "c.mid"))
+    assert others == [first, first]
+
+
+def test_takes_are_numbered_best_first(song: Path, model: Path, tmp_path: Path) -> None:
+    out, plot = tmp_path / "take.mid", tmp_path / "take.png"
+    result = run("extend", song, "-s", 24, "-o", out, "--plot", plot, "--takes", 3, "--model", model, "--json")
+    assert result.exit_code == 0, result.output
+    reports = json.loads(result.stdout)
+    assert [Path(r["out"]).name for r in reports] == ["take_1.mid", "take_2.mid", "take_3.mid"]
+    assert [Path(r["plot"]).name for r in reports] == ["take_1.png", "take_2.png", "take_3.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        ["song.mid", *(f"take_{i}.{kind}" for i in (1, 2, 3) for kind in ("mid", "png"))]
+    )
+    assert {r["seed"] for r in reports} == {0, 1, 2}
+    scores = [math.inf if r["score"] is None else r["score"] for r in reports]
+    assert scores == sorted(scores)
+    assert len({(tmp_path / f"take_{i}.mid").read_bytes() for i in (1, 2, 3)}) == 3
+
+
+def test_temperature_changes_the_song(song: Path, model: Path, tmp_path: Path) -> None:
+    for name, more in (("a.mid", []), ("b.mid", ["-t", 0.5])):
+        assert run("extend", song, "-s", 24, "-o", tmp_path / name, "--model", model, *more).exit_code == 0
+    assert (tmp_path / "a.mid").read_bytes() != (tmp_path / "b.mid").read_bytes()
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+def _without_notes(folder: Path) -> list[object]:
+    return [write_midi(folder / "song.mid", [[(0, mido.MetaMessage("lyrics", text="la"))]])]
+
+
+def _of_bytes(data: Callable[[Path], bytes]) -> Callable[[Path], list[object]]:
+    def make(folder: Path) -> list[object]:
+        whole = type_0_song(folder / "song.mid")
+        whole.write_bytes(data(whole))
+        return [whole]
+
+    return make
+
+
+def _linked(link: Callable[[Path, Path], None]) -> Callable[[Path], list[object]]:
+    def make(folder: Path) -> list[object]:
+        song, other = riff_song(folder / "song.mid"), folder / "other.mid"
+        link(song, other)
+        return [song, "-o", other]
+
+    return make
+
+
+def _song_with(*args: str) -> Callable[[Path], list[object]]:
+    """The song and these arguments; `@name` stands for a path in the song's folder."""
+    return lambda folder: [riff_song(folder / "song.mid"), *(folder / a[1:] if a[0] == "@" else a for a in args)]
+
+
+def _taken(folder: Path) -> list[object]:
+    return [riff_song(folder / "song_2.mid"), "-o", folder / "song.mid", "--takes", "2"]
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Sequence[object]], str]] = {  # how to ask, and what the answer must name
+    "empty file": (_of_bytes(lambda path: b""), "is empty"),
+    "text file": (_of_bytes(lambda path: b"Dear diary,\nno music today.\n"), "not a MIDI file"),
+    "truncated file": (_of_bytes(lambda path: path.read_bytes()[:-200]), "cut off"),
+    "only a header": (_of_bytes(lambda path: path.read_bytes()[:14]), "cut off"),
+    "no notes": (_without_notes, "no notes"),
+    "already long enough": (_song_with("-s", "10"), "already lasts 16.0 s"),
+    "no length": (_song_with("-s", "0"), "more than 0"),
+    "length is no number": (_song_with("-s", "nan"), "nan"),
+    "too long": (_song_with("-s", "99999"), "at most"),
+    "missing file": (lambda folder: [folder / "none.mid"], "none.mid"),
+    "missing folder": (lambda folder: [folder / "none" / "song.mid"], "There is no file"),
+    "a folder": (lambda folder: [folder], "folder"),
+    "missing folder for the result": (_song_with("-o", "@none/out.mid"), "no folder"),
+    "missing folder for the audio": (_song_with("--audio", "@none/out.ogg"), "no folder"),
+    "a folder as the result": (_song_with("-o", "@"), "is a folder"),
+    "unknown audio": (_song_with("--audio", "@out.aiff"), "out.aiff"),
+    "audio without an extension": (_song_with("--audio", "@out"), "out"),
+    "unknown picture": (_song_with("--plot", "@out.jpg"), "out.jpg"),
+    "result = input": (_song_with("-o", "@song.mid"), "the input itself"),
+    "audio = input": (_song_with("--audio", "@song.mid"), "the input itself"),
+    "result = a link to the input": (_linked(lambda song, other: other.symlink_to(song)), "the input itself"),
+    "result = the input by another name": (_linked(lambda song, other: other.hardlink_to(song)), "the input itself"),
+    "second take = input": (_taken, "the input itself"),
+    "missing model": (_song_with("--model", "@none"), "no model"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_extend_refuses_in_one_sentence_and_leaves_nothing_behind(name: str, model: Path, tmp_path: Path) -> None:
+    make, named = REFUSED[name]
+    args = make(tmp_path)
+    before = files_under(tmp_path)
+    result = run("extend", "--model", model, *args)
+    assert result.exit_code == EXIT_BAD_INPUT, result.output
+    assert result.stdout == ""
+    assert re.fullmatch(r"midiex: [^\n]+[.)]\n", result.stderr), result.stderr
+    assert named in result.stderr
+    assert files_under(tmp_path) == before
+
+
+@pytest.mark.parametrize("option", ["-o", "--audio", "--plot"])
+def test_a_folder_that_cannot_be_written_is_refused(
+    option: str, song: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, access = tmp_path / "locked", os.access
+    locked.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked and access(path, mode))  # even for root
+    before = files_under(tmp_path)
+    names = {"-o": "out.mid", "--audio": "out.ogg", "--plot": "out.png"}
+    result = run("extend", song, "-s", 24, "--model", model, option, locked / names[option])
+    assert result.exit_code == EXIT_BAD_INPUT
+    assert re.fullmatch(r"midiex: .*cannot be written[^\n]*\.\n", result.stderr)
+    assert files_under(tmp_path) == before
+
+
+def test_an_interrupted_save_leaves_nothing(
+    song: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = files_under(tmp_path)
+    monkeypatch.setattr(os, "replace", full_disk)
+    result = run("extend", song, "-s", 24, "--model", model)
+    assert result.exit_code == EXIT_BAD_INPUT and "No space left" in result.stderr
+    assert files_under(tmp_path) == before
+
+
+@pytest.mark.parametrize("args", [["--seed", "-1"], ["-t", "0"], ["--takes", "0"], ["-s", "soon"], ["--nonsense"]])
+def test_options_out_of_range_are_refused(args: list[str], song: Path, model: Path, tmp_path: Path) -> None:
+    result = run("extend", song, "--model", model, *args)
+    assert result.exit_code == EXIT_BAD_INPUT
+    assert "Error: " in result.stderr and args[0] in result.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["song.mid"]
+
+
+def test_a_soundfont_that_is_none_is_refused_before_composing(song: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "font.sf2").write_bytes(b"no soundfont at all")
+    before = files_under(tmp_path)
+    args = ["--audio", tmp_path / "out.ogg", "--soundfont", tmp_path / "font.sf2"]
+    result = run("extend", song, "-s", 24, "--model", model, *args)
+    assert result.exit_code == EXIT_BAD_INPUT and result.stderr.startswith("midiex: ")
+    assert files_under(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["text file", "missing file"])
+def test_no_traceback_reaches_the_terminal(name: str, model: Path, tmp_path: Path) -> None:
+    args = REFUSED[name][0](tmp_path)
+    before = files_under(tmp_path)
+    done = python("-m", "midiex", "extend", "--model", model, *args, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (EXIT_BAD_INPUT, "")
+    assert re.fullmatch(r"midiex: [^\n]+\.\n", done.stderr), done.stderr
+    assert files_under(tmp_path) == before
+
+
+# ---- render and info -------------------------------------------------------------------------------------------------
+
+
+@needs_fluidsynth
+def test_render_names_its_output_after_the_song(tmp_path: Path) -> None:
+    source = write_midi(tmp_path / "song.mid", [note(0, 480, 60)])
+    result = run("render", source, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["audio"] == str(tmp_path / "song.ogg")
+    assert report["seconds"] == pytest.approx(soundfile.info(tmp_path / "song.ogg").duration, abs=0.1)
+    assert run("render", source, tmp_path / "song.wav").stdout.startswith(f"{tmp_path / 'song.wav'}: ")
+
+
+def test_render_reports_silence_as_valid_json(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = RenderInfo(tmp_path / "song.ogg", 1.0, -math.inf, 0.0, 0.1)
+    monkeypatch.setattr("midiex.render.render", lambda *_, **__: silent)
+    result = run("render", song, "--json")
+    assert json.loads(result.stdout, parse_constant=pytest.fail)["loudness_lufs"] is None
+
+
+@pytest.mark.parametrize("name", ["empty file", "text file", "truncated file", "no notes", "missing file"])
+@pytest.mark.parametrize("command", ["render", "info"])
+def test_other_commands_refuse_bad_files_too(command: str, name: str, tmp_path: Path) -> None:
+    make, named = REFUSED[name]
+    args = make(tmp_path)
+    before = files_under(tmp_path)
+    result = run(command, *args)
+    assert result.exit_code == EXIT_BAD_INPUT and named in result.stderr
+    assert re.fullmatch(r"midiex: [^\n]+\.\n", result.stderr)
+    assert files_under(tmp_path) == before
+
+
+def test_render_refuses_to_overwrite_its_input(song: Path, tmp_path: Path) -> None:
+    before = files_under(tmp_path)
+    for target in (song, tmp_path / "out.xyz", tmp_path / "none" / "out.ogg"):
+        assert run("render", song, target).exit_code == EXIT_BAD_INPUT
+    assert files_under(tmp_path) == before
+
+
+def test_info_as_json(tmp_path: Path) -> None:
+    result = run("info", type_0_song(tmp_path / "song.mid"), "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert {"length_s", "bars", "notes", "tempo_bpm", "meter", "instruments", "key", "chunks", "mood"} <= set(found)
+    assert (found["length_s"], found["bars"], found["type"]) == (16.0, 8, 0)
+    assert [p.name for p in tmp_path.iterdir()] == ["song.mid"]
+
+
+def test_info_as_text(tmp_path: Path) -> None:
+    result = run("info", type_0_song(tmp_path / "song.mid"))
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].endswith("song.mid: 0:16.0, 8 bars, 121 notes, MIDI type 0")
+    assert [line.split()[0] for line in lines[1:6]] == ["tempo", "meter", "key", "mood", "chunks"]
+    assert len(lines) == 6 + 4  # electric pianos 1 and 2, bass, drums
+    drums = run("info", write_midi(tmp_path / "drums.mid", [note(0, 480, 36, channel=9)]))
+    assert "none (drums only)" in drums.stdout
+
+
+# ---- doctor ----------------------------------------------------------------------------------------------------------
+
+GOOD, BAD = Check("Python", True, "3.11"), Check("weights", False, "not usable", "Reinstall it.")
+
+
+@pytest.mark.parametrize(("checks", "code"), [([GOOD], 0), ([GOOD, BAD], EXIT_FAILED), ([BAD], EXIT_FAILED)])
+def test_doctor_exits_by_what_it_finds(checks: list[Check], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "check", lambda: checks)
+    result = run("doctor")
+    assert result.exit_code == code
+    assert ("BAD  weights: not usable\n     Reinstall it.\n" in result.stdout) == (BAD in checks)
+    as_json = run("doctor", "--json")
+    assert as_json.exit_code == code
+    assert [Check(**one) for one in json.loads(as_json.stdout)] == checks
+
+
+# ---- prepare and train -----------------------------------------------------------------------------------------------
+
+
+def test_from_a_folder_of_songs_to_a_song_of_the_trained_model(tmp_path: Path) -> None:
+    folder, shards, trained, out = (tmp_path / name for name in ("mine", "shards", "trained", "out.mid"))
+    for i in range(4):
+        write_song(folder / f"{i}.mid", bars=8, seed=i)
+    (folder / "broken.mid").write_bytes(b"MThd")
+    (tmp_path / "splits.csv").write_text(
+        "source,file,split\n" + "".join(f"mine,{i}.mid,{'valid' if i == 3 else 'train'}\n" for i in range(4))
+        + "mine,broken.mid,train\n"
+    )  # fmt: skip
+    result = run("prepare", folder, "-o", shards, "--splits", tmp_path / "splits.csv", "--jobs", 1)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^4 songs, \d+ notes in .*; 1 files skipped\n", result.stdout, re.M)
+    assert "broken.mid" in result.stderr
+    assert sorted(str(p.relative_to(shards)) for p in shards.rglob("*.*")) == [
+        "train/mine.safetensors", "valid/mine.safetensors",
+    ]  # fmt: skip
+
+    result = run("train", "--data", shards, "--out", trained, "--config", "tiny", "--notes", 300)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"mine \d+\.\d+, pooled \d+\.\d+ nats a note", result.stdout)
+    assert {"model.safetensors", "config.yaml", "train.csv", "valid.csv"} <= {p.name for p in trained.iterdir()}
+
+    result = run("extend", folder / "0.mid", "-s", 24, "-o", out, "--model", trained, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["seconds"] == 24 and report["new_notes"] > 0
+    assert score.read(out).length_s <= 24 + 1e-3
+
+
+def test_prepare_refuses_and_reports(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.mid").write_bytes(b"nothing")
+    for folder in ("empty", "none"):
+        result = run("prepare", tmp_path / folder, "-o", tmp_path / "shards", "--jobs", 1)
+        assert result.exit_code == EXIT_BAD_INPUT and result.stderr.startswith("midiex: ")
+    result = run("prepare", tmp_path / "bad", "-o", tmp_path / "shards", "--jobs", 1)
+    assert result.exit_code == EXIT_FAILED
+    assert "a.mid" in result.stderr and "0 songs" in result.stdout
+    assert not (tmp_path / "shards").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "named"), [(["--config", "huge"], "huge"), ([], "shards"), (["--config", "tiny", "--lr", "1e9"], "shards")]
+)
+def test_train_refuses(args: list[str], named: str, tmp_path: Path) -> None:
+    result = run("train", "--data", tmp_path / "none", "--out", tmp_path / "out", *args)
+    assert result.exit_code == EXIT_BAD_INPUT
+    assert re.fullmatch(r"midiex: [^\n]+\.\n", result.stderr) and named in result.stderr
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
