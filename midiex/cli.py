@@ -77,9 +77,7 @@ def _check_suffix(target: Path | None, known: Collection[str]) -> None:
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="MIDI file to write.  [default: SONG_300s.mid]")
 @click.option("--audio", type=click.Path(path_type=Path), help="Also render to this .wav, .flac, .ogg or .mp3.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Also draw a piano roll to this .png.")
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Each gives another continuation."
-)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Each gives another continuation.")
 @click.option("-t", "--temperature", type=click.FloatRange(0, 5, min_open=True), help="Below 1 safer, above 1 bolder.")
 @click.option(
     "--takes", default=1, show_default=True, type=click.IntRange(1, 100), help="Write this many different ones."
@@ -191,11 +189,13 @@ def render(midi: Path, audio: Path | None, soundfont: Path | None, as_json: bool
     midiex render song.mid song.flac --soundfont grand_piano.sf2
     """
     from .describe import seconds_view
+    from .render import FORMATS
     from .render import render as render_audio
     from .score import read
 
     audio = audio or midi.with_suffix(".ogg")
     _check_targets(midi, audio)
+    _check_suffix(audio, FORMATS)
     length_s = seconds_view(read(midi)).get_end_time()
     with _Bar(length_s, audio.name, quiet=as_json) as bar:
         info = render_audio(midi, audio, soundfont, progress=bar.to)

@@ -24,6 +24,7 @@ from .tokens import BAR, DRUM_PROGRAM, MICRO_PER_BEAT, PROGRAM, sort_rows
 
 POOL_WINDOWS = 48  # windows drawn together, so that batches can be filled with windows of like length
 MICRO_BATCHES = 2  # parts of a batch, one of thin and one of dense music: either alone would pull the weights its way
+WINDOW_NOTES = 1600  # a window of dense music stops after the chunk that passes this many target notes
 # How often each source is drawn, relative to its size being nothing: bands with drums are scarce in the corpus this was
 # tuned on and are drawn more often than their share. A source not named here weighs DEFAULT_WEIGHT.
 SOURCE_WEIGHTS = {
@@ -171,7 +172,7 @@ class Dataset:
         source = int(rng.choice(len(self.sources), p=self.source_chance))
         songs = self.sources[source]
         song = songs.song(int(rng.choice(len(songs), p=self.song_chance[source])))
-        return make_window(self._augmented(song, rng), self.train.window_chunks, self._part_notes, source, rng)
+        return make_window(self._augmented(song, rng), self.train.window_chunks, WINDOW_NOTES, source, rng)
 
     def _augmented(self, song: Song, rng: np.random.Generator) -> Song:
         rows = song.rows

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .tokens import BAR, DURATION, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM, VELOCITY
+from .tokens import BAR, DRUM_PITCH_OFFSET, DURATION, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM, VELOCITY
 
 END = FIELD_SIZES[BAR]  # the bar head's extra class: the chunk is complete
 HEAD_ORDER = (PROGRAM, INSTANCE, PITCH, DURATION, VELOCITY, MICRO, BAR, POSITION)  # the last two: of the next note
@@ -114,7 +114,25 @@ def _norm(width: int, gain: float = 1.0) -> nn.RMSNorm:
     return norm
 
 
-BRANCH_GAIN = 0.1  # every branch is normed before it joins the stream, and starts this small: left free, the first
+def smooth_table(field: int, size: int, width: int) -> Tensor:
+    """Random start (size, width) of unit variance for a field's values, near values alike: random Fourier features
+    (Rahimi and Recht 2007) of many lengths, for pitches and positions partly of period 12, so that an interval or a
+    beat is the same linear map everywhere and need not be learned key by key. Programs, instances and drums, which
+    have no order, start unlike each other."""
+    if field in (PROGRAM, INSTANCE):
+        return torch.randn(size, width)
+    ordered = min(size, DRUM_PITCH_OFFSET)
+    lengths = torch.exp(torch.rand(width) * math.log(max(2, ordered) / 2))
+    frequencies = torch.randn(width) / lengths
+    if field in (PITCH, POSITION):
+        periodic = torch.arange(width) % 5 < 2
+        frequencies = torch.where(periodic, 2 * math.pi / 12 * torch.randint(1, 7, (width,)), frequencies)
+    phases = torch.rand(width) * 2 * math.pi
+    table = 2**0.5 * torch.cos(torch.arange(ordered)[:, None] * frequencies + phases)
+    return torch.cat([table, torch.randn(size - ordered, width)])
+
+
+BRANCH_GAIN = 0.2  # every branch is normed before it joins the stream, and starts this small: left free, the first
 # feed-forward grows to twenty times the embeddings within minutes and a token's own identity drowns in it
 
 
@@ -240,10 +258,12 @@ class Heads(nn.Module):
         self.chosen = nn.ModuleList(nn.Embedding(n, width) for n in HEAD_SIZES[:-1])
         self.mix = nn.ModuleList(_linear(width, width) for _ in HEAD_ORDER[1:])
         self.out = nn.ModuleList(nn.Linear(width, n) for n in HEAD_SIZES)
-        for weight in self.chosen.parameters():
-            nn.init.normal_(weight, std=0.5)
-        for weight in self.out.parameters():
-            nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else nn.init.zeros_(weight)
+        with torch.no_grad():
+            for field, table in zip(HEAD_ORDER, self.chosen, strict=False):
+                table.weight.copy_(0.5 * smooth_table(field, *table.weight.shape))
+            for field, layer in zip(HEAD_ORDER, self.out, strict=True):
+                layer.weight.copy_(0.05 * smooth_table(field, *layer.weight.shape))
+                layer.bias.zero_()
 
     def states(self, x: Tensor) -> tuple[Tensor, ...]:
         """x (N, D) -> one (N, width) a head."""

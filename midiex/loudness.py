@@ -1,4 +1,4 @@
-"""How loud audio is to a listener (ITU-R BS.1770), measured block by block. Knows samples; knows no files and no synth."""
+"""How loud audio is to a listener (ITU-R BS.1770), measured block by block. Knows samples, no files and no synth."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ from .layers import (
     Heads,
     Packing,
     Rotary,
+    smooth_table,
 )
 from .tokens import BAR, FIELD_SIZES, POSITION, PROGRAM
 
@@ -79,9 +80,13 @@ class ChunkTransformer(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(size, kinds, self.rotary.pairs) for _ in range(size.decoder_layers))
         self.heads = Heads(size)
         # embeddings near unit scale once summed: at 0.02 a token's identity would drown in the branches
-        for module in (self.fields, self.previous, self.ahead, self.begin):
-            for weight in cast(nn.Module, module).parameters():
-                nn.init.normal_(weight, std=len(FIELD_SIZES) ** -0.5)
+        scale = len(FIELD_SIZES) ** -0.5
+        nn.init.normal_(self.begin.weight, std=scale)
+        with torch.no_grad():
+            for tables, of in ((self.fields, range(len(FIELD_SIZES))), (self.previous, range(len(FIELD_SIZES))),
+                               (self.ahead, (BAR, POSITION))):  # fmt: skip
+                for field, weight in zip(of, tables.parameters(), strict=True):
+                    weight.copy_(scale * smooth_table(field, *weight.shape))
         for weight in [*self.condition.parameters(), *self.programs.parameters()]:
             nn.init.normal_(weight, std=0.1)
 

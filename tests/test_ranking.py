@@ -75,6 +75,13 @@ def tuned_up_octaves(step: float) -> np.ndarray:
     return rows
 
 
+def played_by_another(step: float) -> np.ndarray:  # more and more of the piano's notes go to the bass
+    rows = ROWS.copy()
+    piano = np.flatnonzero(rows[:, PROGRAM] == 0)
+    rows[piano[: int(5 * step)], PROGRAM] = 32
+    return tokens.sort_rows(rows)
+
+
 def off_beat(step: float) -> np.ndarray:
     rows = ROWS.copy()
     rows[: int(9 * step), POSITION] += 1
@@ -90,6 +97,7 @@ def late(step: float) -> np.ndarray:
     ("name", "make", "only"),
     [
         ("density", thinned, False),
+        ("voices", played_by_another, False),
         ("harmony", transposed, False),
         ("register", tuned_up_octaves, False),
         ("loudness", louder, True),
@@ -258,7 +266,11 @@ def test_the_examples_own_chunks_have_no_fault(name: str) -> None:
     for earlier, chunk, length_s in zip(chunks, chunks[1:], lengths_s[1:], strict=False):
         last = Before(earlier.rows, earlier.bars, positions)
         assert faults(chunk.rows, chunk.bars, length_s, style, last) == []
-        assert ranking.score(terms(chunk.rows, NLL, length_s, style, last)) < 3
+        other = chunk.rows.copy()
+        other[other[:, PITCH] < 128, PITCH] += 6
+        other[:, POSITION] += 1
+        good, poor = (ranking.score(terms(rows, NLL, length_s, style, last)) for rows in (chunk.rows, other))
+        assert good < poor
         assert faults(chunk.rows, chunk.bars, 20 * length_s, style, last) == ["silent"]
 
 

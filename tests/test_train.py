@@ -419,7 +419,11 @@ def test_two_processes_take_the_mean_of_their_gradients(shards: Path, tmp_path: 
         subprocess.Popen(command, env=common | {"RANK": r, "LOCAL_RANK": r}, stderr=subprocess.PIPE, text=True)
         for r in ("0", "1")
     ]
-    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    try:
+        errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
     assert [worker.returncode for worker in workers] == [0, 0], errors
     first, second = (load_file(tmp_path / "out" / f"rank{r}.safetensors") for r in (0, 1))
     steps = progress(tmp_path / "out")["step"]
