@@ -2,7 +2,7 @@
 
     python benchmarks/nll.py SHARDS [--split test] [--model FOLDER] [--windows 12]
 
-Windows are stretches of consecutive chunks from the songs' beginnings (so the first chunk of each has no context). The
+Windows are fixed stretches of consecutive chunks, one a song (the first chunk of many has no context). The
 model is told a chunk's bars, meter, tempo and place before the end; the unigram model knows how often each value of a
 field occurs in the training split, sources weighted as in training; the uniform one only how many values there are.
 """

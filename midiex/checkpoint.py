@@ -44,7 +44,9 @@ def save_model(folder: str | Path, weights: dict[str, Tensor], config: Config) -
     write_whole(folder / CONFIG_FILE, to_yaml(config).encode())
     from .tokenizer import NoteRowTokenizer
 
-    NoteRowTokenizer().save(folder / TOKENIZER_FILE)
+    part = folder / f"part.{TOKENIZER_FILE}"
+    NoteRowTokenizer().save(part)
+    part.replace(folder / TOKENIZER_FILE)
 
 
 def load_model(chosen: str | Path | None = None) -> tuple[ChunkTransformer, Config]:
@@ -67,12 +69,13 @@ def load_model(chosen: str | Path | None = None) -> tuple[ChunkTransformer, Conf
     with torch.device("meta"):
         model = ChunkTransformer(config)
     model.rotary = type(model.rotary)(config.model.head_dim)  # a table that is not stored
-    missing, unexpected = model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False, assign=True)
-    if missing or unexpected:
-        raise BadInput(
-            f"{folder}: weights and config disagree (such as {[*missing, *unexpected][0]}); "
-            "use files that belong together."
-        )
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    odd = sorted(
+        name for name in {*expected, *weights} if name not in weights or weights[name].shape != expected.get(name)
+    )
+    if odd:
+        raise BadInput(f"{folder}: weights and config disagree (such as {odd[0]}); use files that belong together.")
+    model.load_state_dict({k: v.float() for k, v in weights.items()}, assign=True)
     return model.eval().requires_grad_(False), config
 
 

@@ -83,7 +83,7 @@ def thin(rows: np.ndarray, most: int = MAX_CHUNK_NOTES) -> np.ndarray:
     first = np.append(True, group[order][1:] != group[order][:-1])
     outer[order[first]] = True  # lowest of each onset
     outer[order[np.append(first[1:], True)]] = True  # highest
-    worth = worth + 2.0 * outer
+    worth = worth + 3.0 * outer  # more than all the rest together
     # rank inside each bar, so that every bar gives up the same share
     rank = np.zeros(len(rows))
     for bar in np.unique(rows[:, BAR]):

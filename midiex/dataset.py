@@ -284,8 +284,8 @@ def memory_slots(
         full.append((recalled, RECALLED))
     shown = {i for i, _ in full}
     summaries = [(i, OPENING if i == 0 else SUMMARY) for i in range(target) if i not in shown]
-    if len(summaries) > memory.summary_chunks:
-        summaries = summaries[:1] + summaries[len(summaries) - memory.summary_chunks + 1 :]
+    if len(summaries) > memory.summary_chunks:  # the opening and the latest
+        summaries = [*summaries[:1], *summaries[len(summaries) - memory.summary_chunks + 1 :]][: memory.summary_chunks]
     return full, summaries
 
 
@@ -347,7 +347,7 @@ def _slots(lists: list[list[tuple[int, int]]]) -> tuple[torch.Tensor, torch.Tens
 
 
 def validation_windows(sources: list[Songs], size: int, per_source: int) -> list[Window]:
-    """The first `per_source` windows of each source: whole stretches from each song's beginning, unaugmented."""
+    """One window of each of the first `per_source` songs of every source, always the same ones, unaugmented."""
     windows = []
     for number, songs in enumerate(sources):
         for index in range(min(len(songs), per_source)):

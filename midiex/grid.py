@@ -18,6 +18,7 @@ MIN_BAR_BEATS = 1.5  # shorter bars (beat trackers write 1/4 signatures) are mer
 MERGED_BAR_BEATS = 4
 MAX_BARS = 50_000
 DEFAULT_US_PER_BEAT = 500_000
+_TOO_LONG = f"The file spans more than {MAX_BARS} bars, which no song has; cut away its far-off last events first."
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def bar_grid(meters: list[tuple[int, int, int]], tempo: TempoMap, end_tick: int)
     borders = _nominal_borders(_clean_meters(meters, tpq), tpq, end_tick)
     borders = _merge_short(borders, tpq)
     borders = _split_long(borders, tpq)
-    ticks = np.asarray(borders, np.int64)
+    if len(borders) > MAX_BARS + 1:
+        raise BadInput(_TOO_LONG)
+    ticks = np.unique(np.asarray(borders, np.int64))  # rounding may have laid two borders on one tick
     return BarGrid(tpq, ticks, tempo.to_seconds(ticks))
 
 
@@ -122,9 +125,7 @@ def _nominal_borders(meters: list[tuple[int, float]], tpq: float, end_tick: int)
     for (start, bar_ticks), stop in zip(meters, stops, strict=True):
         count = int(np.ceil((stop - start) / bar_ticks - 1e-9))
         if len(borders) + count > MAX_BARS:
-            raise BadInput(
-                f"The file spans more than {MAX_BARS} bars, which no song has; cut away its far-off last events first."
-            )
+            raise BadInput(_TOO_LONG)
         borders += [round(start + k * bar_ticks) for k in range(count)]
     return [*borders, round(start + count * bar_ticks)]  # the last bar is a whole one
 

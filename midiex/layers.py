@@ -6,7 +6,7 @@ Tensors only; the letters of the shapes are explained in model.py.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -207,7 +207,10 @@ class CrossAttention(nn.Module):
         keys, values = kv.view(batch, rows, 2, self.heads, -1).unbind(2)
         kind = F.pad(self.kind, (2 * self.pairs, 0)).to(kv.dtype)  # (kinds, H, E)
         keys = keys + F.embedding(kinds, kind.flatten(1)).view(batch, rows, self.heads, -1)
-        nothing = self.nothing.to(kv.dtype)[:, None, None].expand(2, batch, 1, -1, -1)
+        # no place in time: a key that turned with the queries would weigh differently in every bar
+        still = torch.cat([torch.zeros(2 * self.pairs), torch.ones(self.kind.shape[2])]).to(self.nothing)
+        nothing = (self.nothing * torch.stack([still, torch.ones_like(still)])[:, None]).to(kv.dtype)
+        nothing = nothing[:, None, None].expand(2, batch, 1, -1, -1)
         keys, values = torch.cat([nothing[0], keys], 1), torch.cat([nothing[1], values], 1)
         return keys.transpose(1, 2), values.transpose(1, 2)
 
@@ -259,9 +262,9 @@ class Heads(nn.Module):
         self.mix = nn.ModuleList(_linear(width, width) for _ in HEAD_ORDER[1:])
         self.out = nn.ModuleList(nn.Linear(width, n) for n in HEAD_SIZES)
         with torch.no_grad():
-            for field, table in zip(HEAD_ORDER, self.chosen, strict=False):
-                table.weight.copy_(0.5 * smooth_table(field, *table.weight.shape))
-            for field, layer in zip(HEAD_ORDER, self.out, strict=True):
+            for field, weight in zip(HEAD_ORDER, self.chosen.parameters(), strict=False):
+                weight.copy_(0.5 * smooth_table(field, *weight.shape))
+            for field, layer in zip(HEAD_ORDER, cast(list[nn.Linear], list(self.out)), strict=True):
                 layer.weight.copy_(0.05 * smooth_table(field, *layer.weight.shape))
                 layer.bias.zero_()
 

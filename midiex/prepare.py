@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from . import tokens
 from .errors import BadInput
 
-MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
+MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 MIN_NOTES = 16
 MAX_NOTES = 200_000
 MAX_FILE_BYTES = 8 << 20
@@ -53,7 +53,7 @@ def prepare_file(path: str) -> PreparedSong | str:
     try:
         if os.path.getsize(path) > MAX_FILE_BYTES:
             return f"larger than {MAX_FILE_BYTES >> 20} MiB"
-        score = symusic.Score(path)
+        score = symusic.Score.from_midi(Path(path).read_bytes())
         notes = tokens.notes_of(score)
         if len(notes) > MAX_NOTES:
             return f"{len(notes)} notes, more than {MAX_NOTES}"

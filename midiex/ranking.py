@@ -58,6 +58,7 @@ class Style:
     loudness: float
     rhythm: np.ndarray  # (96,) share of notes at each position of the bar
     neighbour_likeness: float  # usual likeness of a chunk to the one before
+    most_neighbour_likeness: float  # the most
     most_bar_likeness: float  # the most a chunk's bars are alike, on average
     longest_run: int  # most times one voice strikes the same pitch in a row, and nothing else
     longest_silence: float  # longest silence at a bar line, in positions
@@ -82,6 +83,7 @@ class Style:
             loudness=float(rows[:, VELOCITY].mean()),
             rhythm=_rhythm(rows),
             neighbour_likeness=float(np.mean(neighbours)) if neighbours else 0.3,
+            most_neighbour_likeness=max(neighbours, default=0.3),
             most_bar_likeness=max(_bar_likeness(rows, bars) for rows, bars, _ in played),
             longest_run=max(_longest_run(rows) for rows, _, _ in played),
             longest_silence=_longest_silence(chunks, bar_positions),
@@ -136,7 +138,7 @@ def faults(rows: np.ndarray, bars: int, seconds: float, style: Style, before: Be
         found.append("stuck")
     again = metrics.likeness(likeness_set(rows), likeness_set(before.rows))
     if (
-        again > max(0.75, style.neighbour_likeness + LOOP_MARGIN)
+        again > max(0.75, style.most_neighbour_likeness + LOOP_MARGIN)
         or bars > 2
         and _bar_likeness(rows, bars) > max(0.75, style.most_bar_likeness + LOOP_MARGIN)
     ):

@@ -47,7 +47,8 @@ class NoteRowTokenizer(MusicTokenizer):
         return self._score_to_tokens(score)
 
     def decode(self, tokens_: Any, programs: Any = None, output_path: str | Path | None = None) -> symusic.Score:
-        """Rows of ids as a score of 4/4 bars at 120 bpm, 96 ticks a beat; rows do not say meter or tempo.
+        """Rows of ids as a score at 120 bpm, 96 ticks a beat, in 4/4 or the least longer meter all positions fit into;
+        rows do not say meter or tempo.
 
         `decode_rows` lays rows on the bars of an existing score instead.
         """
@@ -58,11 +59,14 @@ class NoteRowTokenizer(MusicTokenizer):
 
     def encode_rows(self, score: symusic.Score) -> np.ndarray:
         """All notes as rows (n, 8), bars counted from the score's beginning."""
-        return tokens.encode(tokens.notes_of(score), tokens.voice_ids(score), tokens.score_grid(score))
+        grid = tokens.score_grid(score, spare_ticks=score.tpq // 12)  # a last note may round into the bar after
+        return tokens.encode(tokens.notes_of(score), tokens.voice_ids(score), grid)
 
     def decode_rows(self, rows: np.ndarray, grid: BarGrid) -> symusic.Score:
         """A score with one track a voice; its notes' rows are `rows` again."""
-        voices = np.unique(rows[:, [tokens.PROGRAM, tokens.INSTANCE]], axis=0)
+        found = np.unique(rows[:, [tokens.PROGRAM, tokens.INSTANCE]], axis=0)
+        most = {int(program): int(instance) for program, instance in found}  # sorted: the last instance stays
+        voices = np.array([(p, i) for p, last in most.items() for i in range(last + 1)], np.int64).reshape(-1, 2)
         notes = tokens.decode(rows, voices, grid)
         score = symusic.Score(int(grid.tpq))
         for index, (program, _instance) in enumerate(voices.tolist()):
@@ -90,10 +94,11 @@ class NoteRowTokenizer(MusicTokenizer):
         rows = np.asarray(ids, np.int64).reshape(-1, len(tokens.FIELDS)) - len(SPECIALS)
         rows = rows[(rows >= 0).all(1)]  # padding goes
         bars = int(rows[:, tokens.BAR].max()) + 2 if len(rows) else 1
-        ticks = np.arange(bars + 1) * 4 * TICKS_PER_BEAT
+        beats = max(4, int(rows[:, tokens.POSITION].max(initial=0)) // POSITIONS_PER_BEAT + 1)
+        ticks = np.arange(bars + 1) * beats * TICKS_PER_BEAT
         score = self.decode_rows(rows, BarGrid(TICKS_PER_BEAT, ticks, ticks / TICKS_PER_BEAT / 2))
         score.tempos.append(symusic.Tempo(0, 120))
-        score.time_signatures.append(symusic.TimeSignature(0, 4, 4))
+        score.time_signatures.append(symusic.TimeSignature(0, beats, 4))
         return score
 
     def _create_base_vocabulary(self) -> list[list[str]]:

@@ -104,11 +104,11 @@ def _hold_with_pedal(start: np.ndarray, duration: np.ndarray, pitch: np.ndarray,
     return np.maximum(extended, duration)
 
 
-def score_grid(score: symusic.Score) -> BarGrid:
-    """The score's normalised bars, up to its last note's release."""
+def score_grid(score: symusic.Score, spare_ticks: int = 0) -> BarGrid:
+    """The score's normalised bars, up to `spare_ticks` after its last note's release."""
     tempo = score_tempo(score)
     meters = [(int(m.time), int(m.numerator), int(m.denominator)) for m in score.time_signatures]
-    return bar_grid(meters, tempo, int(score.end()))
+    return bar_grid(meters, tempo, int(score.end()) + spare_ticks)
 
 
 def score_tempo(score: symusic.Score) -> TempoMap:

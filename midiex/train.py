@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
-from threading import Thread
+from queue import Full, Queue
+from threading import Event, Thread
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from .checkpoint import save_model, write_whole
@@ -30,7 +31,7 @@ from .layers import HEAD_ORDER
 from .model import Batch, ChunkTransformer
 from .tokens import FIELDS
 
-STATE_FILE, PROGRESS_FILE, LOG_FILE, VALID_FILE = "train_state.safetensors", "progress.json", "train.csv", "valid.csv"
+STATE_FILE, LOG_FILE, VALID_FILE = "train_state.safetensors", "train.csv", "valid.csv"
 LOG_EVERY = 20  # steps
 VALID_WINDOWS = 4  # a source
 HEAD_NAMES = tuple(FIELDS[f] for f in HEAD_ORDER)
@@ -81,11 +82,14 @@ def train(
 
         run.load(load_model(start_from)[0].state_dict())
     network = nn.parallel.DistributedDataParallel(model) if world > 1 else model
-    log = _Log(out) if rank == 0 else None
+    log = _Log(out, run.step) if rank == 0 else None
     last = last_saved = last_valid = since = time.perf_counter()
     since_notes, losses = run.notes, []
     valid_result: dict[str, float] = {}
-    for parts, pool, number in _prefetch(dataset.batches(*position)):
+    if run.share_done >= 1:
+        return valid_result
+    stop = Event()
+    for parts, pool, number in _prefetch(dataset.batches(*position), stop):
         losses.append(run.step_on(network, [to_device(part, device) for part in parts], world))
         now = time.perf_counter()
         run.wall_s += now - last
@@ -110,6 +114,7 @@ def train(
             since += last_saved - max(now, last_valid)
         if done:
             break
+    stop.set()
     if world > 1:
         dist.barrier()
     return valid_result
@@ -121,7 +126,7 @@ class Run:
     def __init__(self, model: ChunkTransformer, train: TrainConfig, max_minutes: float | None = None):
         self.model, self.train = model, train
         self.step, self.notes, self.wall_s = 0, 0, 0.0
-        self.max_s = None if max_minutes is None else 60 * max_minutes
+        self.max_s = 60 * max_minutes if max_minutes else None
         self.lr_share, self.grad_norm = 0.0, 0.0
         matrices = [p for p in model.parameters() if p.ndim >= 2]
         vectors = [p for p in model.parameters() if p.ndim < 2]
@@ -171,24 +176,28 @@ class Run:
         tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
-        write_whole(out / STATE_FILE, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
         progress = {
             "step": self.step,
             "notes": self.notes,
             "wall_s": self.wall_s,
             "position": position,
-            "model": repr(config.model),
+            "shape": _shape(config),
         }
-        write_whole(out / PROGRESS_FILE, json.dumps(progress).encode())
+        kept = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        write_whole(out / STATE_FILE, save(kept, {"progress": json.dumps(progress)}))
 
     def restore(self, out: Path, config: Config) -> tuple[int, int]:
         """Bring back a saved run; returns where in the data to go on."""
-        progress = json.loads((out / PROGRESS_FILE).read_text())
-        if progress["model"] != repr(config.model):
+        try:
+            with safe_open(out / STATE_FILE, "pt") as file:
+                progress = json.loads(file.metadata()["progress"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"{out / STATE_FILE} is damaged ({error}); delete it to begin the run anew.") from None
+        if progress["shape"] != _shape(config):
             raise BadInput(
-                f"{out} holds a run of another model ({progress['model']}); choose another --out or its own --config."
+                f"{out} holds a run of another model ({progress['shape']}); choose another --out or its own --config."
             )
-        tensors = load_file(out / STATE_FILE)
         self.model.load_state_dict(_under("model.", tensors))
         self.ema = {k: v.to(self.ema[k].device) for k, v in _under("ema.", tensors).items()}
         saved: dict[int, dict[str, Tensor]] = {}
@@ -198,6 +207,11 @@ class Run:
         self.optimizer.load_state_dict({"state": saved, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step, self.notes, self.wall_s = progress["step"], progress["notes"], progress["wall_s"]
         return tuple(progress["position"])
+
+
+def _shape(config: Config) -> str:
+    """What a run's tensors depend on."""
+    return f"{config.model}, recent_chunks={config.memory.recent_chunks}"
 
 
 def learning_rate_share(train: TrainConfig, step: int, share_done: float) -> float:
@@ -255,16 +269,23 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(batch).items()})
 
 
-def _prefetch(batches: Iterator) -> Iterator:
-    """Batches made by a thread while the step before runs. An error in the thread is raised here."""
+def _prefetch(batches: Iterator, stop: Event) -> Iterator:
+    """Batches made by a thread, until `stop`, while the step before runs. An error in the thread is raised here."""
     queue: Queue = Queue(maxsize=4)
+
+    def put(item: object) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(Full):
+                return queue.put(item, timeout=0.5)
 
     def fill() -> None:
         try:
             for item in batches:
-                queue.put(item)
+                put(item)
+                if stop.is_set():
+                    return
         except Exception as error:  # handed to the consumer
-            queue.put(error)
+            put(error)
 
     Thread(target=fill, daemon=True).start()
     while True:
@@ -314,8 +335,13 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 class _Log:
     """Two CSV files beside the checkpoint: one line every few steps, one line a source and validation."""
 
-    def __init__(self, out: Path):
+    def __init__(self, out: Path, step: int):
         self.out = out
+        for path in (out / LOG_FILE, out / VALID_FILE):
+            if path.exists():  # what a stopped run wrote after its last checkpoint will be written again
+                head, *lines = path.read_text().splitlines()
+                kept = [line for line in lines if int(line.split(",")[0]) <= step]
+                write_whole(path, "\n".join([head, *kept, ""]).encode())
 
     def step(self, report: Progress, run: Run) -> None:
         self._append(LOG_FILE, {

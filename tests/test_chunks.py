@@ -160,7 +160,6 @@ def test_outer_voices_stay_and_inner_ones_go() -> None:
     assert (kept[-1, [BAR, POSITION]] == last[[BAR, POSITION]]).all()
 
 
-@pytest.mark.xfail(strict=True, reason="being outer counts 2.0, a long loud inner note on the beat up to 2.45")
 def test_outer_voices_stay_however_soft_and_short() -> None:
     rows = chords(4, inner_worth=40)
     rows[np.isin(rows[:, PITCH], (40, 70)), VELOCITY] = 1

@@ -207,7 +207,6 @@ def test_a_song_is_the_same_after_whole_turns_of_all_angles(model: ChunkTransfor
     torch.testing.assert_close(here, later, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.xfail(strict=True, reason="the empty memory row does not turn, so its weight depends on the bar")
 def test_a_song_is_the_same_a_bar_later(model: ChunkTransformer, chunks: list[np.ndarray]) -> None:
     here, later = later_losses(model, chunks, 4, 1)
     torch.testing.assert_close(here, later, rtol=1e-3, atol=1e-3)

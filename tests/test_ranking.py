@@ -247,7 +247,6 @@ def test_one_bar_over_and_over_is_looping() -> None:
     assert faults(pair, BARS, SECONDS, style_of(ROWS, OTHER), before(OTHER)) == []  # two bars in turn are music
 
 
-@pytest.mark.xfail(strict=True, reason="looping is measured against the mean likeness of neighbours, not the most")
 def test_a_chunk_that_the_song_once_repeats_may_be_repeated() -> None:
     style = style_of(ROWS, ROWS, OTHER, phrase(pitches=(50, 53, 57, 60)), OTHER)
     assert faults(ROWS, BARS, SECONDS, style, before(ROWS)) == []

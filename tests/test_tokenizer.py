@@ -76,20 +76,17 @@ def test_encode_decode_encode_is_exact(voices: list, waltz: bool) -> None:
     assert ids == again
 
 
-@pytest.mark.xfail(strict=True, reason="decode lays all rows on 4/4 bars, so positions from the fifth beat on move on")
 @pytest.mark.parametrize("meter", [(0, 5, 4), (0, 7, 4), (0, 12, 4)])
 def test_encode_decode_encode_is_exact_in_long_bars(meter: tuple[int, int, int]) -> None:
     ids, again = recoded(score_of([(0, [(i * TPQ, TPQ, 60, 82) for i in range(40)])], TPQ, (meter,)))
     assert ids == again
 
 
-@pytest.mark.xfail(strict=True, reason="decode makes no track for a voice without notes, so later instances move down")
 def test_encode_decode_encode_is_exact_beside_an_empty_track() -> None:
     ids, again = recoded(score_of([(0, [(0, TPQ, 60, 82)]), (0, []), (0, [(0, TPQ, 64, 82)])]))
     assert ids == again
 
 
-@pytest.mark.xfail(strict=True, reason="a note pushed into a bar that its rounded length does not reach is pulled back")
 def test_encode_decode_encode_is_exact_for_a_note_that_ends_on_the_last_bar_line() -> None:
     ids, again = recoded(score_of([(0, [(4 * TPQ - 20, 25, 60, 82)])]))
     assert ids == again
