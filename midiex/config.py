@@ -98,10 +98,10 @@ class TrainConfig:
 class GenerateConfig:
     """How a chunk is sampled and how often it may be tried again."""
 
-    temperature: float = 0.95
-    top_p: float = 0.98
-    min_p: float = 0.02  # choices below this share of the likeliest one's probability are never taken
-    candidates: int = 4  # versions of each chunk written at once; the one that fits best is kept
+    temperature: float = 0.9
+    top_p: float = 0.95
+    min_p: float = 0.05  # choices below this share of the likeliest one's probability are never taken
+    candidates: int = 6  # versions of each chunk written at once; the one that fits best is kept
     max_attempts: int = 3  # rounds of candidates before the best poor one is taken
 
     def __post_init__(self) -> None:

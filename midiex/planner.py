@@ -147,7 +147,8 @@ class Planner:
         last = len(self.chunks)
         recent = list(range(last - 1, max(-1, last - 1 - self.memory.recent_chunks), -1))
         full = [(i, RECENT + last - 1 - i) for i in recent]
-        allowed = [i for i in range(last) if i not in recent and self.chunks[i].encoded is not None]
+        # always one of the song's own chunks: what was written may drift, the song does not
+        allowed = [i for i in range(self.song_chunks) if i not in recent and self.chunks[i].encoded is not None]
         recalled = recall([c.likeness_set for c in self.chunks], allowed)
         if recalled is not None:
             full.append((recalled, RECALLED))

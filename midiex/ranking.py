@@ -5,6 +5,7 @@ Few terms, each zero for a candidate that is just like the song:
     surprise    how far the model's nats a note lie above the song's own, or more than one nat below (too easy)
     density     difference in notes a second, in octaves
     voices      one minus the overlap of how many notes each voice has
+    length      difference of typical note length, in octaves
     harmony     one minus the cosine of the pitch class weights
     register    difference of mean pitch, in octaves
     loudness    difference of mean velocity, in fifths of its range
@@ -38,11 +39,12 @@ from .tokens import (
 )
 
 WEIGHTS = {
-    "surprise": 0.3, "density": 1.0, "voices": 2.0, "harmony": 2.0, "register": 1.0, "loudness": 0.5, "rhythm": 1.0,
-    "repetition": 1.0, "seam": 1.0,
+    "surprise": 0.3, "density": 1.0, "voices": 2.0, "length": 0.5, "harmony": 2.0, "register": 1.0, "loudness": 0.5,
+    "rhythm": 1.0, "repetition": 1.0, "seam": 1.0,
 }  # fmt: skip
 SILENT_SHARE = 0.2  # of the song's thinnest chunk's density: below it a chunk is silent
 STUCK_RUN = 1.75  # a note may be struck this many times as often in a row as the song ever does
+GAP_MARGIN = 1.25  # onsets may lie this much further apart than the song's ever do
 LOOP_MARGIN = 0.25  # likeness of bars or chunks beyond the most the song shows
 
 
@@ -53,6 +55,7 @@ class Style:
     density: float  # notes a second, mean of chunks that have any
     thinnest: float  # the least
     voices: np.ndarray  # (129 * 8,) share of notes of each (program, instance)
+    length: float  # mean of log2 of the tuned notes' lengths
     pitch_classes: np.ndarray  # (12,)
     register: float
     loudness: float
@@ -61,6 +64,7 @@ class Style:
     most_neighbour_likeness: float  # the most
     most_bar_likeness: float  # the most a chunk's bars are alike, on average
     longest_run: int  # most times one voice strikes the same pitch in a row, and nothing else
+    longest_gap: int  # longest time between onsets, in positions
     longest_silence: float  # longest silence at a bar line, in positions
     empty_run: int  # most bars in a row without an onset
     nll: float | None = None  # nats a note of the song under the model
@@ -78,6 +82,7 @@ class Style:
             density=float(np.median(density)),
             thinnest=float(density.min()),
             voices=_voices(rows),
+            length=_length(rows),
             pitch_classes=_pitch_classes(rows),
             register=_register(rows),
             loudness=float(rows[:, VELOCITY].mean()),
@@ -86,6 +91,7 @@ class Style:
             most_neighbour_likeness=max(neighbours, default=0.3),
             most_bar_likeness=max(_bar_likeness(rows, bars) for rows, bars, _ in played),
             longest_run=max(_longest_run(rows) for rows, _, _ in played),
+            longest_gap=int(np.diff(_onsets(chunks, bar_positions)).max(initial=bar_positions // 2)),
             longest_silence=_longest_silence(chunks, bar_positions),
             empty_run=max(_empty_run(rows, bars) for rows, bars, _ in played),
             nll=nll,
@@ -110,6 +116,7 @@ def terms(rows: np.ndarray, nll: float, seconds: float, style: Style, before: Be
         "surprise": surprise,
         "density": abs(float(np.log2(len(rows) / max(seconds, 1e-3) / style.density))),
         "voices": 1 - float(np.minimum(_voices(rows), style.voices).sum()),
+        "length": abs(_length(rows) - style.length),
         "harmony": 1 - _cosine(_pitch_classes(rows), style.pitch_classes),
         "register": abs(_register(rows) - style.register) / 12,
         "loudness": abs(float(rows[:, VELOCITY].mean()) - style.loudness) * 5 / 32,
@@ -151,6 +158,11 @@ def _voices(rows: np.ndarray) -> np.ndarray:
     return np.bincount(voice, minlength=FIELD_SIZES[PROGRAM] * MAX_INSTANCES) / max(1, len(rows))
 
 
+def _length(rows: np.ndarray) -> float:
+    tuned = rows[rows[:, PROGRAM] != DRUM_PROGRAM]
+    return float(np.log2(DURATIONS[tuned[:, DURATION]]).mean()) if len(tuned) else 0.0
+
+
 def _pitch_classes(rows: np.ndarray) -> np.ndarray:
     tuned = rows[rows[:, PROGRAM] != DRUM_PROGRAM]
     return metrics.pitch_class_weights(tuned[:, PITCH], DURATIONS[tuned[:, DURATION]])
@@ -187,6 +199,22 @@ def silence_before(rows: np.ndarray, before: Before) -> float:
         return float(first)
     onset = (before.rows[:, BAR] - before.bars) * before.bar_positions + before.rows[:, POSITION]
     return max(0.0, first - float((onset + DURATIONS[before.rows[:, DURATION]] / 2).max()))
+
+
+def _onsets(chunks: list[tuple[np.ndarray, int, float]], bar_positions: int) -> np.ndarray:
+    """All onsets of consecutive chunks, in positions since their beginning."""
+    first_bars = np.cumsum([0] + [bars for _, bars, _ in chunks])
+    parts = [
+        (rows[:, BAR] + first) * bar_positions + rows[:, POSITION]
+        for (rows, _, _), first in zip(chunks, first_bars, strict=False)
+    ]
+    return np.unique(np.concatenate(parts))
+
+
+def _longest_gap(rows: np.ndarray, bars: int, bar_positions: int) -> int:
+    """Longest time without an onset in a chunk, its beginning and end included, in positions."""
+    onsets = rows[:, BAR] * bar_positions + rows[:, POSITION]
+    return int(np.diff(np.unique(np.concatenate([[0], onsets, [bars * bar_positions]]))).max())
 
 
 def _longest_silence(chunks: list[tuple[np.ndarray, int, float]], bar_positions: int) -> float:
