@@ -139,7 +139,8 @@ def faults(rows: np.ndarray, bars: int, seconds: float, style: Style, before: Be
     found = []
     unavoidable = silence_before(np.zeros((1, rows.shape[1]), rows.dtype), before)  # with a note on the very downbeat
     hole = silence_before(rows, before) > max(style.longest_silence, unavoidable)
-    if hole or _empty_run(rows, bars) > style.empty_run:
+    stretched = _longest_gap(rows, bars, before.bar_positions) > GAP_MARGIN * style.longest_gap
+    if hole or stretched or _empty_run(rows, bars) > style.empty_run:
         found.append("silent")
     if is_stuck(rows, style):
         found.append("stuck")

@@ -234,7 +234,10 @@ def test_where_only_silence_is_written_the_song_itself_stands_in(
         assert chunk.fallback and len(chunk.rows) and chunk.attempts == model.config.generate.max_attempts
         assert np.diff(np.unique(chunk.rows[:, BAR])).max(initial=0) <= 1
     own = {n[5] for n in notes_in(extension.song)}
-    assert set(extension.new_notes().pitch.tolist()) <= own
+    new = extension.new_notes()
+    assert set(new.pitch.tolist()) <= own
+    at = [extension.grid.ticks[c.first_bar + c.rows[:, BAR]] + 40 * c.rows[:, POSITION] for c in extension.written]
+    assert new.start_ticks.tolist() == np.concatenate(at).tolist()  # eighths, so none is off its position
     json.dumps(extension.report(), allow_nan=False)
 
 
