@@ -119,8 +119,11 @@ def extend(
     _check_suffix(plot, (".png",))
     if audio:
         fluidsynth_version(), find_soundfont(soundfont)  # better to know now than after composing
+    import torch
+
     from .extend import load, start
 
+    torch.set_num_threads(1)  # a second one gains little on an idle machine, and on a busy one each step waits for it
     started = time.perf_counter()
     loaded = load(model)
     results = []

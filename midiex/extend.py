@@ -14,7 +14,6 @@ from typing import Any
 
 import mido
 import numpy as np
-import torch
 
 from . import ranking, score, tokens
 from .callable_module import make_callable
@@ -286,7 +285,6 @@ def start(
     loaded = model if isinstance(model, Model) else load(model)
     usual = loaded.config.generate
     generate = replace(usual, temperature=temperature or usual.temperature, candidates=candidates or usual.candidates)
-    torch.set_num_threads(min(2, torch.get_num_threads()))
     return Extension(song, loaded, seconds, generate, seed)
 
 

@@ -77,9 +77,7 @@ def test_a_build_packs_every_file_midiex_looks_for(monkeypatch: pytest.MonkeyPat
     dist.parse_config_files([str(ROOT / "setup.cfg")])
     build = dist.get_command_obj("build_py")
     build.ensure_finalized()
-    packed = {
-        Path(*package.split("."), name).as_posix() for package, _, _, names in build.data_files for name in names
-    }
+    packed = {Path(*package.split("."), name).as_posix() for package, _, _, names in build.data_files for name in names}
     assert "midiex/py.typed" in packed
     for kind, pattern in (("configs", "*.yaml"), ("soundfonts", "*.sf3"), ("soundfonts", "*LICENSE*")):
         shipped = sorted((ROOT / kind).glob(pattern))
