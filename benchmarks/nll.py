@@ -18,7 +18,8 @@ from common import report
 
 from midiex.checkpoint import load_model
 from midiex.dataset import DEFAULT_WEIGHT, SOURCE_WEIGHTS, Songs, collate, load_split, validation_windows
-from midiex.model import END, HEAD_ORDER, HEAD_SIZES, Steps
+from midiex.layers import END, HEAD_ORDER, HEAD_SIZES
+from midiex.model import Steps
 from midiex.tokens import BAR, FIELDS
 
 NAMES = [FIELDS[f] for f in HEAD_ORDER]

@@ -29,7 +29,7 @@ from .tokens import BAR, POSITION
 
 MAX_SECONDS = 6 * 3600
 STEADY = 0.02  # a tempo this near the song's usual one goes on as it is
-RETRY_TEMPERATURE = {"silent": 1.1, "stuck": 1.15, "looping": 1.2}  # hotter each time a fault shows
+RETRY_TEMPERATURE = {"silent": 1.1, "hole": 1.05, "stuck": 1.15, "looping": 1.2}  # hotter each time a fault shows
 
 
 @dataclass(frozen=True)

@@ -132,16 +132,18 @@ def score(found: dict[str, float]) -> float:
 
 
 def faults(rows: np.ndarray, bars: int, seconds: float, style: Style, before: Before) -> list[str]:
-    """Why a chunk must not be used: "silent" (too thin, bars left empty, a hole at the seam), "stuck" or "looping"; an
-    empty list when it may be. What the song itself does is never a fault."""
+    """Why a chunk must not be used: "silent" (too thin, bars left empty), "hole" (a rest, at the seam or inside, longer
+    than the song's), "stuck" or "looping"; an empty list when it may be. What the song itself does is never a fault."""
     if len(rows) == 0 or len(rows) / max(seconds, 1e-3) < SILENT_SHARE * style.thinnest:
         return ["silent"]
     found = []
     unavoidable = silence_before(np.zeros((1, rows.shape[1]), rows.dtype), before)  # with a note on the very downbeat
     hole = silence_before(rows, before) > max(style.longest_silence, unavoidable)
     stretched = _longest_gap(rows, bars, before.bar_positions) > GAP_MARGIN * style.longest_gap
-    if hole or stretched or _empty_run(rows, bars) > style.empty_run:
+    if _empty_run(rows, bars) > style.empty_run:
         found.append("silent")
+    if hole or stretched:
+        found.append("hole")
     if is_stuck(rows, style):
         found.append("stuck")
     again = metrics.likeness(likeness_set(rows), likeness_set(before.rows))

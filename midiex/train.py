@@ -11,11 +11,12 @@ import ctypes
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Full, Queue
 from threading import Event, Thread
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -88,33 +89,32 @@ def train(
     valid_result: dict[str, float] = {}
     if run.share_done >= 1:
         return valid_result
-    stop = Event()
-    for parts, pool, number in _prefetch(dataset.batches(*position), stop):
-        losses.append(run.step_on(network, [to_device(part, device) for part in parts], world))
-        now = time.perf_counter()
-        run.wall_s += now - last
-        last = now
-        done = _agree(run.share_done >= 1, device, world)
-        if log and (run.step % LOG_EVERY == 0 or done):
-            report = Progress(run.step, run.notes, config.train.max_notes, sum(losses) / len(losses),
-                              (run.notes - since_notes) / (now - since))  # fmt: skip
-            log.step(report, run)
-            since, since_notes, losses = now, run.notes, []
-            if on_progress:
-                on_progress(report)
-        if rank == 0 and valid and (done or now - last_valid > valid_every_s):
-            result = validate(run, valid, config, device)
-            valid_result = log.validation(run, result) if log else {}
-            last_valid = time.perf_counter()
-            since += last_valid - now  # the speed logged is that of training
-        if rank == 0 and (done or now - last_saved > save_every_s):
-            run.save(out, config, (pool, number + 1))
-            save_model(out, run.ema, config)
-            last_saved = time.perf_counter()
-            since += last_saved - max(now, last_valid)
-        if done:
-            break
-    stop.set()
+    with contextlib.closing(_prefetch(dataset.batches(*position))) as batches:
+        for parts, pool, number in batches:
+            losses.append(run.step_on(network, [to_device(part, device) for part in parts], world))
+            now = time.perf_counter()
+            run.wall_s += now - last
+            last = now
+            done = _agree(run.share_done >= 1, device, world)
+            if log and (run.step % LOG_EVERY == 0 or done):
+                report = Progress(run.step, run.notes, config.train.max_notes, sum(losses) / len(losses),
+                                  (run.notes - since_notes) / (now - since))  # fmt: skip
+                log.step(report, run)
+                since, since_notes, losses = now, run.notes, []
+                if on_progress:
+                    on_progress(report)
+            if rank == 0 and valid and (done or now - last_valid > valid_every_s):
+                result = validate(run, valid, config, device)
+                valid_result = log.validation(run, result) if log else {}
+                last_valid = time.perf_counter()
+                since += last_valid - now  # the speed logged is that of training
+            if rank == 0 and (done or now - last_saved > save_every_s):
+                run.save(out, config, (pool, number + 1))
+                save_model(out, run.ema, config)
+                last_saved = time.perf_counter()
+                since += last_saved - max(now, last_valid)
+            if done:
+                break
     if world > 1:
         dist.barrier()
     return valid_result
@@ -269,14 +269,15 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(batch).items()})
 
 
-def _prefetch(batches: Iterator, stop: Event) -> Iterator:
-    """Batches made by a thread, until `stop`, while the step before runs. An error in the thread is raised here."""
+def _prefetch(batches: Iterator) -> Generator[Any, None, None]:
+    """Batches made by a thread while the step before runs; closing ends the thread. Its errors are raised here."""
     queue: Queue = Queue(maxsize=4)
+    stop = Event()
 
     def put(item: object) -> None:
         while not stop.is_set():
             with contextlib.suppress(Full):
-                return queue.put(item, timeout=0.5)
+                return queue.put(item, timeout=0.2)
 
     def fill() -> None:
         try:
@@ -287,12 +288,17 @@ def _prefetch(batches: Iterator, stop: Event) -> Iterator:
         except Exception as error:  # handed to the consumer
             put(error)
 
-    Thread(target=fill, daemon=True).start()
-    while True:
-        item = queue.get()
-        if isinstance(item, Exception):
-            raise item
-        yield item
+    thread = Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = queue.get()
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _keep_freed_memory() -> None:

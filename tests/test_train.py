@@ -360,7 +360,7 @@ def test_batches_made_ahead_come_in_order_and_errors_come_through() -> None:
         yield from range(20)
         raise Stop
 
-    ahead = module._prefetch(numbers(), threading.Event())  # type: ignore[arg-type]
+    ahead = module._prefetch(numbers())  # type: ignore[arg-type]
     assert [next(ahead) for _ in range(20)] == list(range(20))
     with pytest.raises(Stop):
         next(ahead)
