@@ -259,6 +259,8 @@ def extend(
 
     Same file, seed, model and machine: same bytes. Raises BadInput for a file or value that cannot be used.
     """
+    if out is not None and Path(out).exists() and Path(path).exists() and Path(out).samefile(path):
+        raise BadInput(f"{out} is the input itself, which midiex never changes; choose another name.")
     extension = start(path, seconds, model=model, seed=seed, temperature=temperature, candidates=candidates)
     for _ in extension.chunks():
         pass

@@ -431,3 +431,11 @@ def test_calling_the_module_is_calling_the_function(song: Path, model: Model) ->
     module, function = midiex.extend(song, 20, model=model), extending.extend(song, 20, model=model)
     assert isinstance(module, Extension)
     assert module.new_notes().pitch.tolist() == function.new_notes().pitch.tolist()
+
+
+def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
+    song = riff_song(tmp_path / "song.mid")
+    before = song.read_bytes()
+    with pytest.raises(BadInput, match="is the input itself"):
+        midiex.extend(song, 60, out=tmp_path / "." / "song.mid")
+    assert song.read_bytes() == before
