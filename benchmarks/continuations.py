@@ -67,11 +67,11 @@ def note_times(song: score.Song) -> tuple[np.ndarray, np.ndarray, list[tuple[int
     return np.concatenate(starts), np.concatenate(ends), voices
 
 
-def check(extension: extending.Extension, out: Path, seconds: float) -> dict:
+def check(extension: extending.Passage, out: Path, seconds: float) -> dict:
     """The promises, read off the written file."""
-    song, result = extension.song, score.read(out)
+    song, result, line = extension.song, score.read(out), extension.line
     starts, ends, voices = note_times(result)
-    bar_s = float(extension.grid.bar_s[-1])
+    bar_s = float(line.grid.bar_s[-1])
     mine = {(v.track, v.channel, v.program) for v in song.voices}
     style = extension.style
     silent = stuck = 0
@@ -82,13 +82,13 @@ def check(extension: extending.Extension, out: Path, seconds: float) -> dict:
         )
         stuck += ranking.is_stuck(chunk.rows, style)
     song_starts, song_ends, _ = note_times(song)
-    own = max(silence_at(song_starts, song_ends, t) for t in song.grid.seconds[1 : extension.song_bars + 1])
-    gap = silence_at(starts, ends, extension.seam_s)
+    own = max(silence_at(song_starts, song_ends, t) for t in song.grid.seconds[1 : line.before])
+    gap = silence_at(starts, ends, line.start_s)
     return {
         "length": abs(extension.end_s - seconds) <= bar_s
         and seconds - 1.5 * bar_s <= result.length_s <= extension.end_s + 0.05,
-        "original": score.events_before(result.midi, extension.seam_tick)
-        == score.events_before(song.midi, extension.seam_tick),
+        "original": score.events_before(result.midi, line.start_tick)
+        == score.events_before(song.midi, line.start_tick),
         "voices": set(voices) <= mine,
         "silent": int(silent),
         "stuck": int(stuck),
@@ -121,7 +121,7 @@ def main() -> None:
         _picture(extension, out)
         found = check(extension, out, args.seconds)
         tries = sum(c.attempts > 1 for c in extension.written)
-        rows.append({"source": source, "song": song.path.stem[:28], "prompt s": extension.seam_s, "wall s": wall_s}
+        rows.append({"source": source, "song": song.path.stem[:28], "prompt s": extension.start_s, "wall s": wall_s}
                     | found | {"chunks": len(extension.written), "resampled": tries,
                                "fallback": sum(c.fallback for c in extension.written)})  # fmt: skip
         print(rows[-1], flush=True)
@@ -131,11 +131,12 @@ def main() -> None:
           f"silent chunks {sum(r['silent'] for r in rows)}, stuck {sum(r['stuck'] for r in rows)}")  # fmt: skip
 
 
-def _picture(extension: extending.Extension, out: Path) -> None:
+def _picture(extension: extending.Passage, out: Path) -> None:
     from midiex.plots import piano_roll
 
     borders = [c.start_s for c in extension.written]
-    piano_roll(out, out.with_suffix(".png"), extension.seam_s, borders, extension.song.path.stem[:60])
+    new_s = [(extension.start_s, extension.end_s)]
+    piano_roll(out, out.with_suffix(".png"), new_s, borders, extension.song.path.stem[:60])
 
 
 if __name__ == "__main__":

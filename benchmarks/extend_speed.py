@@ -47,7 +47,7 @@ def run(song: Path, seconds: float, out: Path, *options: str) -> dict:
         sys.exit(f"midiex extend failed with status {status}")
     wall_s = time.perf_counter() - begun
     told = json.loads(log.read_text())
-    made = told["seconds"] - told["seam_s"]
+    made = told["new_to_s"] - told["new_from_s"]
     return {
         "seconds": seconds, "wall s": wall_s, "peak MB": usage.ru_maxrss / 1024, "new notes": told["new_notes"],
         "music s per wall s": made / wall_s, "kept notes/s": told["new_notes"] / wall_s,

@@ -3,6 +3,8 @@
 import midiex
 model = midiex.load()
 midiex.extend("song.mid", seconds=300, out="longer.mid", model=model, seed=1)
+midiex.fill("song.mid", "0:40", "1:00", out="other.mid", tracks=["piano"])
+midiex.insert("song.mid", "1:20", 30, out="with_a_middle.mid")
 midiex.render("longer.mid", "longer.ogg")
 """
 
@@ -11,13 +13,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .extend import Extension, Model, extend, load, start
+    from .edit import fill, insert, regenerate, start_fill, start_insert, start_regenerate
+    from .extend import Model, Passage, extend, load, start
     from .render import render
 
-__version__ = "0.1.0"
-__all__ = ["Extension", "Model", "__version__", "extend", "load", "render", "start"]
+__version__ = "0.2.0"
+__all__ = [
+    "Model",
+    "Passage",
+    "__version__",
+    "extend",
+    "fill",
+    "insert",
+    "load",
+    "regenerate",
+    "render",
+    "start",
+    "start_fill",
+    "start_insert",
+    "start_regenerate",
+]
 
-_IN_EXTEND = ("Extension", "Model", "load", "start")
+_HOME = dict.fromkeys(("Model", "Passage", "load", "start"), ".extend") | dict.fromkeys(
+    ("fill", "insert", "regenerate", "start_fill", "start_insert", "start_regenerate"), ".edit"
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +45,6 @@ def __getattr__(name: str) -> Any:
 
     if name in ("extend", "render"):  # modules that can be called
         return import_module(f".{name}", __name__)
-    if name in _IN_EXTEND:
-        return getattr(import_module(".extend", __name__), name)
+    if name in _HOME:
+        return getattr(import_module(_HOME[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -77,6 +78,11 @@ def load_model(chosen: str | Path | None = None) -> tuple[ChunkTransformer, Conf
         raise BadInput(f"{folder}: weights and config disagree (such as {odd[0]}); use files that belong together.")
     model.load_state_dict({k: v.float() for k, v in weights.items()}, assign=True)
     return model.eval().requires_grad_(False), config
+
+
+def fingerprint(chosen: str | Path | None = None) -> str:
+    """Twelve hexadecimal digits of the weights' SHA-256: which model it was."""
+    return hashlib.sha256((model_folder(chosen) / MODEL_FILE).read_bytes()).hexdigest()[:12]
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -1,8 +1,10 @@
 """What may be written next: grammar and music masks over the fields' logits. Pure functions of a small state; numpy.
 
 Onsets never run backwards, notes at one onset rise in (program, instance, pitch), only the song's voices play, each
-in its own range and with no more notes struck at once than in the song, no bar stays empty for longer than the song
-leaves bars empty, and a chunk ends in its last bar.
+in its own range and with no more notes struck at once than in the song, drums and tuned voices only where in the beat
+the song places theirs (swung stays swung, quantised stays quantised), no bar stays empty for longer than the song
+leaves bars empty, and a chunk ends in its last bar: where the music is to end there, with one chord on its first beat
+that rings. The masks of a note that is still possible are never empty.
 """
 
 from __future__ import annotations
@@ -11,11 +13,32 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .tokens import BAR, DRUM_PROGRAM, FIELD_SIZES, INSTANCE, MAX_INSTANCES, PITCH, POSITION, PROGRAM
+from .grid import MAX_BAR_BEATS, POSITIONS_PER_BEAT
+from .tokens import (
+    BAR,
+    DRUM_PITCH_OFFSET,
+    DRUM_PROGRAM,
+    DURATIONS,
+    DURATIONS_PER_BEAT,
+    FIELD_SIZES,
+    INSTANCE,
+    MAX_INSTANCES,
+    MICRO,
+    MICRO_CENTER,
+    MICROS_PER_POSITION,
+    PITCH,
+    POSITION,
+    PROGRAM,
+)
 
 END = FIELD_SIZES[BAR]
 RANGE_MARGIN = 5  # semitones a tuned voice may go beyond what it has played
 CHORD_MARGIN = 1  # notes a tuned voice may strike at once beyond what it has struck
+STRAY_SHARE = 0.005  # a phase of the beat with less than this share of the notes holds strays, no groove
+FEWEST_GROOVE_NOTES = 24  # fewer notes do not tell a groove
+FINAL_SHARE = 0.75  # of the last bar that the tuned notes of a final chord ring at least
+
+_IS_DRUM = (np.arange(FIELD_SIZES[PROGRAM]) == DRUM_PROGRAM).astype(np.int64)  # (129,)
 
 
 @dataclass(frozen=True)
@@ -25,6 +48,7 @@ class Grammar:
     pitches: np.ndarray  # (129, 8, 256) bool: which pitches each voice may play
     chord: np.ndarray  # (129, 8) most notes a voice may strike at one onset
     most_empty_bars: int  # longest run of bars without an onset
+    grooves: np.ndarray  # (2, 12, 8) bool as of `grooves_of`
 
     @classmethod
     def of(cls, rows: np.ndarray, bars: int) -> Grammar:
@@ -41,7 +65,7 @@ class Grammar:
                 low, high = mine[:, PITCH].min() - RANGE_MARGIN, mine[:, PITCH].max() + RANGE_MARGIN
                 pitches[program, instance, max(0, low) : min(127, high) + 1] = True
                 chord[program, instance] = struck + (CHORD_MARGIN if struck > 1 else 0)
-        return cls(pitches, chord, longest_empty_run(rows, bars))
+        return cls(pitches, chord, longest_empty_run(rows, bars), grooves_of(rows))
 
     def without(self, voices: set[tuple[int, int]]) -> Grammar:
         """The same without some (program, instance)."""
@@ -57,18 +81,63 @@ def longest_empty_run(rows: np.ndarray, bars: int) -> int:
     return int(np.diff(played).max()) - 1 if len(played) > 1 else 0
 
 
-class State:
-    """Where each of K candidates stands: its current onset and the last note there."""
+def grooves_of(rows: np.ndarray) -> np.ndarray:
+    """Where in the beat a song's rows (n, 8) lie: (2, 12, 8) bool, [is drum, position in the beat, micro].
 
-    def __init__(self, grammar: Grammar, bar_positions: np.ndarray, candidates: int):
+    A rare stray opens no position; the beat itself is always open, dead on where the song has nothing there; too few
+    notes leave everything open.
+    """
+    counts = np.zeros((2, POSITIONS_PER_BEAT, MICROS_PER_POSITION), np.int64)
+    np.add.at(counts, (_IS_DRUM[rows[:, PROGRAM]], rows[:, POSITION] % POSITIONS_PER_BEAT, rows[:, MICRO]), 1)
+    notes = counts.sum((1, 2), keepdims=True)
+    grooves = (counts > 0) & (counts.sum(2, keepdims=True) >= STRAY_SHARE * notes)
+    grooves[:, 0, MICRO_CENTER] |= ~np.any(grooves[:, 0], axis=1)
+    return grooves | (notes < FEWEST_GROOVE_NOTES)
+
+
+def _final_pitches(pitches: np.ndarray, final: np.ndarray) -> np.ndarray:
+    """Which pitches each voice may play in a final chord of the pitch classes `final` (12,): all it has where it has
+    none of those; shapes (129, 8, 256)."""
+    chord = np.append(final[np.arange(DRUM_PITCH_OFFSET) % 12], np.ones(FIELD_SIZES[PITCH] - DRUM_PITCH_OFFSET, bool))
+    fitting = pitches & chord
+    return np.where(np.any(fitting, axis=2, keepdims=True), fitting, pitches)
+
+
+def _highest(mask: np.ndarray) -> np.ndarray:
+    """Index of the last True along the last axis, -1 where there is none."""
+    return np.where(np.any(mask, axis=-1), mask.shape[-1] - 1 - mask[..., ::-1].argmax(-1), -1)
+
+
+class State:
+    """Where each of K candidates stands: its current onset and the last note there.
+
+    That note may also be one that the grammar would not write (a fixed row): what follows it is still right.
+    """
+
+    def __init__(self, grammar: Grammar, bar_positions: np.ndarray, candidates: int, final: np.ndarray | None = None):
+        """`bar_positions` (bars,): positions in each bar. With `final` (12,) bool the music ends in the last bar, on a
+        chord of these pitch classes."""
         self.grammar = grammar
-        self.bar_positions = bar_positions  # (bars,) positions in each bar of the chunk
+        self.bar_positions = bar_positions
         self.voices_of: np.ndarray = np.any(grammar.pitches, axis=2)  # (129, 8)
-        self.top = np.where(self.voices_of, grammar.pitches.shape[2] - 1 - grammar.pitches[:, :, ::-1].argmax(2), -1)
-        self.last_instance = np.where(  # of each program, -1 if it has none
-            np.any(self.voices_of, axis=1), MAX_INSTANCES - 1 - self.voices_of[:, ::-1].argmax(1), -1
-        )
-        self.last_program = int(np.flatnonzero(np.any(self.voices_of, axis=1)).max())
+        self.top = _highest(grammar.pitches)  # (129, 8)
+        self.last_instance = _highest(self.voices_of)  # (129,)
+        self.grooves = grammar.grooves.copy()
+        self.grooves[:, 0] |= ~self.grooves[:, 0].any(1, keepdims=True)  # every bar has a place for every voice
+        phases: np.ndarray = np.any(self.grooves, axis=2)  # (2, 12)
+        open_to = phases[_IS_DRUM] & np.any(self.voices_of, axis=1)[:, None]  # (129, 12)
+        self.programs_at = np.ascontiguousarray(open_to.T)  # (12, 129) which programs may play where in the beat
+        self.last_program = _highest(self.programs_at)  # (12,)
+        places: np.ndarray = np.tile(np.any(self.programs_at, axis=1), MAX_BAR_BEATS)  # (positions,)
+        self.places = places & (np.arange(len(places)) < bar_positions[:, None])  # (bars, positions)
+        self.final_pitches, self.final_top, self.final_lengths = grammar.pitches, self.top, None
+        if final is not None:
+            self.places[-1, 1:] = False
+            self.final_pitches = _final_pitches(grammar.pitches, final)
+            self.final_top = _highest(self.final_pitches)
+            shortest = FINAL_SHARE * bar_positions[-1] / POSITIONS_PER_BEAT * DURATIONS_PER_BEAT
+            self.final_lengths = min(shortest, DURATIONS[-1]) <= DURATIONS  # (durations,)
+        self.last_place = _highest(self.places)  # (bars,)
         self.bar = np.full(candidates, -1)
         self.position = np.full(candidates, -1)
         self.program = np.full(candidates, -1)
@@ -78,24 +147,10 @@ class State:
         self.next_bar = np.zeros(candidates, np.int64)
         self.next_position = np.zeros(candidates, np.int64)
         self.same_onset = np.zeros(candidates, bool)
+        # May another note of the last voice, of its program, or any at all still be added at the current onset?
+        self.voice_open, self.program_open, self.onset_open = (np.zeros(candidates, bool) for _ in range(3))
 
     # ---- where -------------------------------------------------------------------------------------------------
-
-    def _same_voice_open(self) -> np.ndarray:
-        """May the last voice strike another note at this onset? (K,)"""
-        known = self.program >= 0
-        program, instance = self.program.clip(0), self.instance.clip(0)
-        room = self.struck < self.grammar.chord[program, instance]
-        return known & room & (self.pitch < self.top[program, instance])
-
-    def _same_program_open(self) -> np.ndarray:
-        return self._same_voice_open() | (
-            (self.program >= 0) & (self.instance < self.last_instance[self.program.clip(0)])
-        )
-
-    def _onset_open(self) -> np.ndarray:
-        """May any note still be added at this onset?"""
-        return self._same_program_open() | (self.program < self.last_program)
 
     def bars(self) -> np.ndarray:
         """Which bars the next note may lie in, and whether the chunk may end: (K, bar classes + 1) bool."""
@@ -104,7 +159,7 @@ class State:
         furthest = np.minimum(self.bar + self.grammar.most_empty_bars + 1, bars - 1)[:, None]
         mask = (index > self.bar[:, None]) & (index <= furthest)
         begun = self.bar >= 0
-        here = begun & (self._onset_open() | (self.position < self.bar_positions[self.bar.clip(0)] - 1))
+        here = begun & (self.onset_open | (self.position < self.last_place[self.bar.clip(0)]))
         mask[begun, self.bar[begun]] = here[begun]
         mask[:, END] = self.bar >= bars - 1
         return mask
@@ -113,9 +168,8 @@ class State:
         """Positions the next note may lie on in its chosen bar (K,): (K, positions) bool."""
         index = np.arange(FIELD_SIZES[POSITION])[None]
         bar = bar.clip(0, len(self.bar_positions) - 1)
-        mask = index < self.bar_positions[bar][:, None]
-        earliest = np.where(bar == self.bar, self.position + np.where(self._onset_open(), 0, 1), 0)
-        return mask & (index >= earliest[:, None])
+        earliest = np.where(bar == self.bar, self.position + np.where(self.onset_open, 0, 1), 0)
+        return self.places[bar] & (index >= earliest[:, None])
 
     def move(self, bar: np.ndarray, position: np.ndarray) -> None:
         """The next note's onset is chosen."""
@@ -126,23 +180,45 @@ class State:
 
     def programs(self) -> np.ndarray:
         index = np.arange(FIELD_SIZES[PROGRAM])[None]
-        lowest = np.where(self.same_onset, self.program + np.where(self._same_program_open(), 0, 1), 0)
-        return np.any(self.voices_of, axis=1)[None] & (index >= lowest[:, None])
+        lowest = np.where(self.same_onset, self.program + np.where(self.program_open, 0, 1), 0)
+        return self.programs_at[self.next_position % POSITIONS_PER_BEAT] & (index >= lowest[:, None])
 
     def instances(self, program: np.ndarray) -> np.ndarray:
         index = np.arange(MAX_INSTANCES)[None]
         same = self.same_onset & (program == self.program)
-        lowest = np.where(same, self.instance + np.where(self._same_voice_open(), 0, 1), 0)
+        lowest = np.where(same, self.instance + np.where(self.voice_open, 0, 1), 0)
         return self.voices_of[program] & (index >= lowest[:, None])
 
     def pitches(self, program: np.ndarray, instance: np.ndarray) -> np.ndarray:
         index = np.arange(FIELD_SIZES[PITCH])[None]
         same = self.same_onset & (program == self.program) & (instance == self.instance)
-        return self.grammar.pitches[program, instance] & (index > np.where(same, self.pitch, -1)[:, None])
+        last = self._in_last_bar()[:, None]
+        playable = np.where(last, self.final_pitches[program, instance], self.grammar.pitches[program, instance])
+        return playable & (index > np.where(same, self.pitch, -1)[:, None])
+
+    def durations(self, program: np.ndarray) -> np.ndarray | None:
+        """None: every one."""
+        if self.final_lengths is None:
+            return None
+        rings = self._in_last_bar() & (program != DRUM_PROGRAM)
+        return self.final_lengths | ~rings[:, None]
+
+    def _in_last_bar(self) -> np.ndarray:
+        return self.next_bar == len(self.bar_positions) - 1
+
+    def micros(self, program: np.ndarray) -> np.ndarray:
+        return self.grooves[_IS_DRUM[program], self.next_position % POSITIONS_PER_BEAT]
 
     def write(self, program: np.ndarray, instance: np.ndarray, pitch: np.ndarray) -> None:
-        """The note at the chosen onset is written."""
+        """The note at the chosen onset is written, (K,) each; of a voice that the grammar lacks it is a fixed one."""
         same = self.same_onset & (program == self.program) & (instance == self.instance)
         self.struck = np.where(same, self.struck + 1, 1)
         self.bar, self.position = self.next_bar, self.next_position
         self.program, self.instance, self.pitch = program, instance, pitch
+        phase = self.position % POSITIONS_PER_BEAT
+        room = self.struck < self.grammar.chord[program, instance]
+        top = np.where(self._in_last_bar(), self.final_top[program, instance], self.top[program, instance])
+        self.voice_open = self.programs_at[phase, program] & room & (pitch < top)
+        more_instances = self.programs_at[phase, program] & (instance < self.last_instance[program])
+        self.program_open = self.voice_open | more_instances
+        self.onset_open = self.program_open | (program < self.last_program[phase])

@@ -1,11 +1,13 @@
 """Writes one chunk: several candidates at once, note by note, with cached keys and values and under the grammar.
 
-Knows rows, masks and the network; knows no files and no song beyond what the task says.
+Rows that stand already (other tracks', when only some are rewritten) are woven in at their places: the network is fed
+every row in canonical order, whoever wrote it. Knows rows, masks and the network; knows no files and no song beyond
+what the task says.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,8 +18,20 @@ from .config import GenerateConfig
 from .constraints import END, Grammar, State
 from .layers import HEAD_ORDER
 from .model import ChunkTransformer
-from .tokens import BAR, FIELD_SIZES, INSTANCE, MICRO_PER_BEAT, MICROS_PER_POSITION, PITCH, POSITION, PROGRAM
+from .tokens import (
+    BAR,
+    DURATION,
+    FIELD_SIZES,
+    INSTANCE,
+    MICRO,
+    MICRO_PER_BEAT,
+    MICROS_PER_POSITION,
+    PITCH,
+    POSITION,
+    PROGRAM,
+)
 
+WHICH = (PROGRAM, INSTANCE, PITCH)  # what sorts the notes of one onset, the first of HEAD_ORDER
 Memory = list[tuple[Tensor, Tensor]]  # keys and values of each decoder layer, (1, H, M, E)
 
 
@@ -32,13 +46,44 @@ class Task:
     conditions: np.ndarray  # (11,)
     programs: np.ndarray  # (129,) float32
     grammar: Grammar
+    # (m, 8) rows that stand already, in canonical order, bars counted from the chunk's first; of voices that the
+    # grammar does not hold
+    fixed: np.ndarray = field(default_factory=lambda: np.zeros((0, len(FIELD_SIZES)), np.int32))
+    final: np.ndarray | None = None  # (12,) bool, pitch classes of the chord on which the music ends in this chunk
 
 
 @dataclass(frozen=True)
 class Candidate:
-    rows: np.ndarray  # (n, 8)
-    nll: float  # nats a note under the model, at temperature 1 and without masks
+    rows: np.ndarray  # (n, 8), the fixed ones included
+    nll: float  # nats a free note under the model, at temperature 1 and without masks
     finished: bool  # False: it ran into the note limit
+
+
+class _Fixed:
+    """The fixed rows, and how many of them each candidate has written."""
+
+    def __init__(self, rows: np.ndarray, candidates: int):
+        beyond = np.full((1, len(FIELD_SIZES)), END + 1)  # so that there always is a next one; none lies after it
+        self.rows = np.concatenate([rows, beyond]).astype(np.int64)  # (m + 1, 8)
+        self.written = np.zeros(candidates, np.int64)
+        self.voices = np.zeros((len(self.rows), FIELD_SIZES[PROGRAM], FIELD_SIZES[INSTANCE]), bool)
+        for i in range(len(rows) - 1, -1, -1):  # of each row and of those after it at its onset
+            if (self.rows[i, :2] == self.rows[i + 1, :2]).all():
+                self.voices[i] = self.voices[i + 1]
+            self.voices[i, self.rows[i, PROGRAM], self.rows[i, INSTANCE]] = True
+
+    def next(self) -> np.ndarray:
+        """(K, 8)"""
+        return self.rows[self.written]
+
+    def allow(self, mask: np.ndarray, name: int, level: np.ndarray) -> None:
+        """Where level (K,), allow in mask (K, n) of a field the next fixed row, and the fixed voices after it there."""
+        if name == PROGRAM:
+            mask |= level[:, None] & self.voices[self.written].any(2)
+        elif name == INSTANCE:
+            mask |= level[:, None] & self.voices[self.written, self.next()[:, PROGRAM]]
+        else:
+            mask[level, self.next()[level, name]] = True
 
 
 def pick(logits: np.ndarray, mask: np.ndarray | None, config: GenerateConfig, rng: np.random.Generator) -> np.ndarray:
@@ -78,7 +123,7 @@ class Decoder:
         size = model.size
         self.model, self.memory, self.task = model, memory, task
         shape = (size.decoder_layers, candidates, size.n_heads, most_notes + 2, size.head_dim)
-        self.keys, self.values = torch.zeros(shape), torch.zeros(shape)
+        self.keys, self.values = torch.empty(shape), torch.empty(shape)  # read only where a step has written
         condition = model.condition_vector(
             torch.from_numpy(task.conditions)[None], torch.from_numpy(task.programs)[None]
         )
@@ -127,62 +172,99 @@ def write_chunk(
     rng: np.random.Generator,
     most_notes: int = MAX_CHUNK_NOTES,
 ) -> list[Candidate]:
-    """`config.candidates` versions of the chunk, sampled side by side."""
-    count = config.candidates
-    state = State(task.grammar, task.bar_positions, count)
-    decoder = Decoder(model, memory, task, count, most_notes)
+    """`config.candidates` versions of the chunk, sampled side by side, of at most `most_notes` free notes each.
+
+    The next fixed row is one of the choices, whatever the grammar says of its place and voice, so that free voices need
+    not play where the model expects another. It is written when it is chosen and when what is chosen lies beyond it.
+    """
+    count, longest = config.candidates, most_notes + len(task.fixed)
+    state = State(task.grammar, task.bar_positions, count, task.final)
+    fixed = _Fixed(task.fixed, count)
+    decoder = Decoder(model, memory, task, count, longest)
     heads = model.heads
-    rows = np.zeros((count, most_notes, len(FIELD_SIZES)), np.int64)
+    rows = np.zeros((count, longest, len(FIELD_SIZES)), np.int64)
     lengths = np.zeros(count, np.int64)
-    done = np.zeros(count, bool)
+    done, cut_short, is_fixed = (np.zeros(count, bool) for _ in range(3))  # is_fixed: whose next row is a fixed one
     nll = np.zeros(count)
+    settled = nll  # without the choices that a fixed row may yet make void
     previous: np.ndarray | None = None
     onset: np.ndarray | None = None
+    coming = fixed.next()
     bar_head, position_head = HEAD_ORDER.index(BAR), HEAD_ORDER.index(POSITION)
-    for step in range(most_notes + 1):
+    for step in range(longest + 1):
         states = decoder.step(previous, onset)
         chosen: Tensor | None = None
         if onset is not None:
             note = np.zeros((count, len(FIELD_SIZES)), np.int64)
             note[:, [BAR, POSITION]] = onset
-            for head, field in enumerate(HEAD_ORDER[:bar_head]):
-                mask = None
-                if field == PROGRAM:
-                    mask = state.programs()
-                elif field == INSTANCE:
-                    mask = state.instances(note[:, PROGRAM])
-                elif field == PITCH:
-                    mask = state.pitches(note[:, PROGRAM], note[:, INSTANCE])
+            level = ~is_fixed & (onset == coming[:, [BAR, POSITION]]).all(1)  # so far the note is the fixed row itself
+            for head, name in enumerate(HEAD_ORDER[:bar_head]):
+                mask = _mask(state, note, name)
+                if mask is not None and level.any():
+                    fixed.allow(mask, name, level)
                 logits = heads.logits(head, states, chosen).numpy()
-                note[:, field] = pick(logits, _never_empty(mask, done), config, rng)
-                nll += np.where(done, 0, negative_log_likelihood(logits, note[:, field]))
-                chosen = heads.choose(head, torch.from_numpy(note[:, field]), chosen)
+                picked = pick(logits, _never_empty(mask, done | is_fixed), config, rng)
+                if name in WHICH:
+                    is_fixed |= level & (picked > coming[:, name])
+                    level &= picked == coming[:, name]
+                    if name == WHICH[-1]:
+                        is_fixed |= level
+                        level[:] = False
+                note[:, name] = np.where(is_fixed, coming[:, name], picked)
+                nll += np.where(done, 0, negative_log_likelihood(logits, note[:, name]))
+                chosen = heads.choose(head, torch.from_numpy(note[:, name]), chosen)
+            nll = np.where(is_fixed, settled, nll)
             state.write(note[:, PROGRAM], note[:, INSTANCE], note[:, PITCH])
             rows[~done, lengths[~done]] = note[~done]
             lengths += ~done
+            fixed.written += is_fixed
             previous = note
+        coming = fixed.next()
+        settled = nll.copy()
         logits = heads.logits(bar_head, states, chosen).numpy()
-        bar = pick(logits, _never_empty(state.bars(), done), config, rng)
+        bar = pick(logits, _never_empty(state.bars(), done), config, rng)  # a later bar leads to the fixed row as well
         nll += np.where(done, 0, negative_log_likelihood(logits, bar))
-        done |= bar == END
-        if done.all() or step == most_notes:
+        done |= (bar == END) & (fixed.written == len(task.fixed))
+        if done.all() or step == longest:
             break
-        bar = np.where(done, 0, bar)
+        full = ~done & (lengths - fixed.written == most_notes)  # only fixed rows are still to come
+        cut_short |= full
+        is_fixed = ~done & (full | (bar > coming[:, BAR]))
+        bar = np.where(done, 0, np.where(is_fixed, coming[:, BAR], bar))
         chosen = heads.choose(bar_head, torch.from_numpy(bar), chosen)
         logits = heads.logits(position_head, states, chosen).numpy()
-        position = pick(logits, _never_empty(state.positions(bar), done), config, rng)
+        mask = state.positions(bar)
+        fixed.allow(mask, POSITION, coming[:, BAR] == bar)
+        position = pick(logits, _never_empty(mask, done | is_fixed), config, rng)
         nll += np.where(done, 0, negative_log_likelihood(logits, position))
+        is_fixed |= ~done & (bar == coming[:, BAR]) & (position > coming[:, POSITION])
+        position = np.where(is_fixed, coming[:, POSITION], position)
         state.move(bar, position)
         onset = np.stack([bar, position], 1)
+    nll /= np.maximum(1, lengths - fixed.written)
     return [
-        Candidate(rows[k, : lengths[k]].astype(np.int32), float(nll[k] / max(1, lengths[k])), bool(done[k]))
+        Candidate(rows[k, : lengths[k]].astype(np.int32), float(nll[k]), bool(done[k] and not cut_short[k]))
         for k in range(count)
     ]
 
 
-def _never_empty(mask: np.ndarray | None, done: np.ndarray) -> np.ndarray | None:
-    """Finished candidates run on unseen beside the others; whatever they pick must only exist."""
+def _mask(state: State, note: np.ndarray, name: int) -> np.ndarray | None:
+    """What the grammar allows for a field of the notes (K, 8) as far as they are chosen; None: everything."""
+    if name == PROGRAM:
+        return state.programs()
+    if name == INSTANCE:
+        return state.instances(note[:, PROGRAM])
+    if name == PITCH:
+        return state.pitches(note[:, PROGRAM], note[:, INSTANCE])
+    if name == DURATION:
+        return state.durations(note[:, PROGRAM])
+    return state.micros(note[:, PROGRAM]) if name == MICRO else None
+
+
+def _never_empty(mask: np.ndarray | None, ignored: np.ndarray) -> np.ndarray | None:
+    """Some run on unseen beside the others, those that are finished or whose row is fixed; whatever they pick must
+    only exist."""
     if mask is None:
         return None
-    mask[done, 0] = True
+    mask[ignored, 0] = True
     return mask

@@ -1,13 +1,14 @@
 """The way of the data: a song is read, cut, remembered; chunk after chunk is planned, written, ranked; all is joined.
 
-`Extension.chunks()` is a generator; whoever shows progress, writes files or plays along consumes it.
+`Passage.chunks()` is a generator; whoever shows progress, writes files or plays along consumes it. New music after a
+song is begun here (`start`, `extend`), that inside a song in edit.py.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,29 @@ from typing import Any
 import mido
 import numpy as np
 
-from . import ranking, score, tokens
+from . import __version__, metrics, pedal, ranking, score, timeline, tokens
 from .callable_module import make_callable
-from .checkpoint import load_model
+from .checkpoint import fingerprint, load_model
 from .chunks import thin
 from .config import Config, GenerateConfig
+from .constraints import Grammar
 from .decoding import Candidate, Memory, Task, write_chunk
+from .endings import find_ending
 from .errors import BadInput
-from .grid import BarGrid, TempoMap
 from .model import ChunkTransformer
-from .planner import Bars, Planner
+from .places import bar_at, players
+from .planner import Bars, Plan, Planner
+from .provenance import Provenance
+from .score import Lane, lane_of
+from .splice import Joint, NewNotes, Pedals, splice
 from .tokens import BAR, POSITION
 
 MAX_SECONDS = 6 * 3600
-STEADY = 0.02  # a tempo this near the song's usual one goes on as it is
+HABIT_BARS = 16  # over which the use of the pedal is measured
+LOOP_BARS = 16  # of a loop's beginning that its end is shown
 RETRY_TEMPERATURE = {"silent": 1.1, "hole": 1.05, "stuck": 1.15, "looping": 1.2}  # hotter each time a fault shows
+CLEAR_KEY = 0.6  # correlation from which a key is trusted to end in
+ENDING, SONG, LOOP = "ending", "song", "loop"  # what the last chunk leads to
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class Model:
 
     network: ChunkTransformer
     config: Config
+    fingerprint: str = ""  # of its weights
 
 
 def load(model: str | PathLike[str] | None = None) -> Model:
@@ -45,7 +55,8 @@ def load(model: str | PathLike[str] | None = None) -> Model:
 
     Raises MissingPart when it is not there and BadInput when it cannot be used.
     """
-    return Model(*load_model(None if model is None else str(model)))
+    name = None if model is None else str(model)
+    return Model(*load_model(name), fingerprint(name))
 
 
 @dataclass(frozen=True)
@@ -58,107 +69,131 @@ class NewChunk:
     bars: int
     start_s: float
     end_s: float
-    rows: np.ndarray  # (n, 8)
+    rows: np.ndarray  # (n, 8) of new notes
     attempts: int
     terms: dict[str, float]  # of ranking
     fallback: bool  # nothing usable was written, so a chunk of the song itself stands here
 
 
 @dataclass
-class Extension:
-    """A song on its way to `seconds`. Iterate `chunks()` to the end, then take `midi()` or `save()`."""
+class Passage:
+    """New music on its way. Iterate `chunks()` to the end, then take `midi()` or `save()`."""
 
     song: score.Song
     model: Model
-    seconds: float
+    joint: Joint
+    leads_to: str  # ENDING, SONG or LOOP
+    players: frozenset[int]  # voices the new music may use
     generate: GenerateConfig
     seed: int = 0
+    standing: frozenset[int] = frozenset()  # voices whose notes inside the new music stay
+    sizes: tuple[int, ...] = ()  # bars of each chunk, where they are already decided
+    exact: bool = False  # the last release falls on the end
+    why_here: str = ""  # why the new music begins where it does
+    replaces: tuple[Provenance, Provenance] | None = None  # a note in the song, and what is to stand there instead
     written: list[NewChunk] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.rows = tokens.encode(tokens.notes_of(self.song.score), self.voices, self.song.grid)
-        song_bars = int(self.rows[-1, BAR]) + 1
-        grid = self.song.grid
-        self.seam_tick, self.seam_s = int(grid.ticks[song_bars]), float(grid.seconds[song_bars])
-        self.tempo_us_per_beat = self._coming_tempo(grid, song_bars)
-        self.grid = self._coming_grid(grid, song_bars)
-        self.song_bars = song_bars
-
     @property
+    def line(self) -> timeline.Timeline:
+        return self.joint.line
+
+    @cached_property
     def voices(self) -> np.ndarray:
+        """(program, instance) of each of the song's voices, shape (voices, 2)."""
         return tokens.voice_ids(self.song.score)
 
     @property
+    def start_s(self) -> float:
+        """Where the new music begins."""
+        return self.line.start_s
+
+    @property
     def end_s(self) -> float:
-        """Where the last bar will end."""
-        return float(self.grid.seconds[-1])
-
-    def _coming_tempo(self, grid: BarGrid, song_bars: int) -> int:
-        """Microseconds a beat to go on with: the song's usual, or exactly what is in force where that is near it."""
-        in_force = self.song.tempo.us_per_beat_at(self.seam_tick)
-        usual = float(np.median(grid.bar_s[:song_bars] / grid.bar_beats[:song_bars])) * 1e6
-        return round(in_force if abs(in_force / usual - 1) < STEADY else usual)
-
-    def _coming_grid(self, grid: BarGrid, song_bars: int) -> BarGrid:
-        """The song's bars and, after them, as many of its usual ones as fill `seconds` to the nearest bar.
-
-        Raises BadInput when not one bar fits.
-        """
-        bar_ticks = int(np.median(np.diff(grid.ticks[: song_bars + 1])[-8:]))
-        tempo = self.song.tempo
-        ticks, us = np.append(tempo.ticks, self.seam_tick), np.append(tempo.us_per_beat, self.tempo_us_per_beat)
-        tempo = TempoMap.build(tempo.tpq, ticks, us) if self.song.midi.ticks_per_beat > 0 else tempo
-        end_tick = float(tempo.to_ticks(self.seconds))
-        count = round((end_tick - self.seam_tick) / bar_ticks)
-        if self.seam_s >= self.seconds or count < 1:
-            raise BadInput(
-                f"{self.song.path} already lasts {self.seam_s:.1f} s and {self.seconds:.1f} s were asked for; "
-                f"ask for at least {math.ceil(self.seam_s + bar_ticks / tempo.tpq * self.tempo_us_per_beat / 1e6)} s."
-            )
-        all_ticks = np.concatenate([grid.ticks[: song_bars + 1], self.seam_tick + bar_ticks * np.arange(1, count + 1)])
-        return BarGrid(tempo.tpq, all_ticks, tempo.to_seconds(all_ticks))
+        """Where the new music ends."""
+        return self.line.end_s
 
     def chunks(self) -> Iterator[NewChunk]:
-        """Write chunk after chunk until the song is long enough."""
-        network, memory = self.model.network, self.model.config.memory
-        bars = Bars(self.grid.bar_beats, self.grid.bar_s)
-        planner = Planner(network, memory, self.rows, bars, self.song_bars)
+        """Write chunk after chunk until the new music is complete."""
+        self.written.clear()
+        plan = self._plan()
+        planner = Planner(self.model.network, self.model.config.memory, plan)
         style = self.style = self._style(planner)
-        while (plan := planner.next_task()) is not None:
-            task, remembered = plan
-            index, size = len(self.written), len(task.bar_positions)
-            first = planner.next_bar
-            seconds = float(bars.seconds[first : first + size].sum())
-            before = ranking.Before(planner.chunks[-1].rows, planner.chunks[-1].bars, int(task.bar_positions[0]))
-            rows, attempts, terms = self._best(task, remembered, index, seconds, style, before)
+        while (step := planner.next_task()) is not None:
+            task, remembered = step
+            index, size, first = len(self.written), len(task.bar_positions), planner.next_bar
+            seconds = float(plan.bars.seconds[first : first + size].sum())
+            lands = self.leads_to == ENDING and index == len(planner.sizes) - 1
+            before = self._before(planner, int(task.bar_positions[0]))
+            fit = ranking.Fit(style, before, size, seconds, lands)
+            rows, attempts, terms = self._best(task, remembered, index, fit)
             fallback = rows is None
             if rows is None:
                 rows = self._own_chunk(planner, task)
-            planner.remember(rows, first, size)
+            planner.remember(rows, size)
             chunk = NewChunk(
-                index, len(planner.sizes), first, size, float(self.grid.seconds[first]),
-                float(self.grid.seconds[first + size]), rows, attempts, terms, fallback,
+                index, len(planner.sizes), first, size, float(self.line.grid.seconds[first]),
+                min(float(self.line.grid.seconds[first + size]), self.end_s), self._new_rows(rows), attempts, terms,
+                fallback,
             )  # fmt: skip
             self.written.append(chunk)
             yield chunk
 
+    def _plan(self) -> Plan:
+        """All rows around the new music, on the bars of the result."""
+        line, grid = self.line, self.song.grid
+        rows = tokens.encode(tokens.notes_of(self.song.score), self.voices, grid)
+        heard = self.players | self.standing
+        rows = rows[np.isin(_voice_of(rows), _voice_of(_as_rows(self.voices[sorted(heard)])))]
+        before = rows[rows[:, BAR] < line.before]
+        fixed = rows[:0]
+        after, bars = rows[:0], Bars(line.grid.bar_beats, line.grid.bar_s)
+        end = line.before + line.new
+        if self.leads_to == SONG and line.after is not None:
+            after = rows[rows[:, BAR] >= line.after].copy()
+            after[:, BAR] += end - line.after
+            inside = (rows[:, BAR] >= line.before) & (rows[:, BAR] < line.after)
+            kept = np.isin(_voice_of(rows), _voice_of(_as_rows(self.voices[sorted(self.standing)])))
+            fixed = rows[inside & kept]
+        elif self.leads_to == LOOP:  # the beginning comes again
+            again = min(LOOP_BARS, line.before)
+            after = rows[rows[:, BAR] < again].copy()
+            after[:, BAR] += end
+            bars = Bars(np.append(bars.beats, bars.beats[:again]), np.append(bars.seconds, bars.seconds[:again]))
+        grammar = Grammar.of(np.concatenate([before, after]) if len(before) + len(after) else rows, end)
+        stay = {(int(program), int(instance)) for program, instance in self.voices[sorted(self.standing)]}
+        return Plan(
+            bars, line.before, line.new, before, after, fixed, grammar.without(stay), _final_chord(rows), self.leads_to,
+            self.sizes,
+        )  # fmt: skip
+
+    def _new_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The rows without those of voices that stand: what is judged, and what is written."""
+        standing = _voice_of(_as_rows(self.voices[sorted(self.standing)]))
+        return rows[~np.isin(_voice_of(rows), standing)]
+
+    def _before(self, planner: Planner, bar_positions: int) -> ranking.Before:
+        if not planner.chunks:
+            return ranking.Before(np.zeros((0, len(tokens.FIELDS)), np.int32), 0, bar_positions)
+        return ranking.Before(self._new_rows(planner.chunks[-1].rows), planner.chunks[-1].bars, bar_positions)
+
     def _best(
-        self, task: Task, memory: Memory, index: int, seconds: float, style: ranking.Style, before: ranking.Before
+        self, task: Task, memory: Memory, index: int, fit: ranking.Fit
     ) -> tuple[np.ndarray | None, int, dict[str, float]]:
         """Rows (None: nothing usable), attempts and ranking terms of the best candidate; a round in which all are
         faulty is followed by a hotter one."""
-        size, config = len(task.bar_positions), self.generate
+        config = self.generate
         poor: list[tuple[int, float, Candidate, dict[str, float]]] = []
         for attempt in range(config.max_attempts):
             rng = np.random.default_rng((self.seed, index, attempt))
             good: list[tuple[float, Candidate, dict[str, float]]] = []
             seen: list[str] = []
             for candidate in write_chunk(self.model.network, memory, task, config, rng):
-                found = ranking.faults(candidate.rows, size, seconds, style, before)
-                if "silent" in found and len(candidate.rows) == 0:
+                new = self._new_rows(candidate.rows)
+                found = fit.faults(new)
+                if "silent" in found and len(new) == 0:
                     seen += found
                     continue
-                terms = ranking.terms(candidate.rows, candidate.nll, seconds, style, before)
+                terms = fit.terms(new)
                 if found or not candidate.finished:
                     seen += found
                     if "silent" not in found:
@@ -177,38 +212,53 @@ class Extension:
 
     def _own_chunk(self, planner: Planner, task: Task) -> np.ndarray:
         """Rows of the song's own latest chunk that has notes, from its first note's bar on, cut or repeated to fit."""
-        chunk = [c for c in planner.chunks[: planner.song_chunks] if len(c.rows)][-1]
+        chunk = [c for c in planner.following[::-1] + planner.chunks[: planner.song_chunks] if len(c.rows)][-1]
         first, size = int(chunk.rows[0, BAR]), len(task.bar_positions)
-        copies = []
+        copies = [task.fixed]
         for start in range(0, size, chunk.bars - first):
-            part = chunk.rows.copy()
+            part = self._new_rows(chunk.rows)
             part[:, BAR] += start - first
             copies.append(part)
         rows = np.concatenate(copies)
-        rows = rows[rows[:, BAR] < size]
-        return thin(rows[rows[:, POSITION] < task.bar_positions[rows[:, BAR]]])  # the song's bars may have been longer
+        rows = rows[(rows[:, BAR] >= 0) & (rows[:, BAR] < size)]
+        rows = rows[rows[:, POSITION] < task.bar_positions[rows[:, BAR]]]  # the song's bars may have been longer
+        return thin(tokens.sort_rows(rows))
 
     def _style(self, planner: Planner) -> ranking.Style:
         chunks = []
-        for chunk in planner.chunks:
+        for chunk in planner.song:
             span = slice(chunk.first_bar, chunk.first_bar + chunk.bars)
-            chunks.append((chunk.rows, chunk.bars, float(planner.bars.seconds[span].sum())))
-        return ranking.Style.of(chunks, int(np.median(planner.bars.positions[: self.song_bars])))
+            chunks.append((self._new_rows(chunk.rows), chunk.bars, float(planner.bars.seconds[span].sum())))
+        if not any(len(rows) for rows, _, _ in chunks):
+            raise BadInput(f"{self.song.path} has no notes around the new music to go by; choose another place.")
+        return ranking.Style.of(chunks, int(np.median(planner.bars.positions)))
+
+    @property
+    def mean_terms(self) -> dict[str, float]:
+        """Each ranking term's mean over the written chunks, weighted as in the score; lower is better."""
+        scored = [c.terms for c in self.written if c.terms]
+        names = dict.fromkeys(name for terms in scored for name in terms)
+        return {n: ranking.WEIGHTS[n] * float(np.mean([terms.get(n, 0.0) for terms in scored])) for n in names}
 
     @property
     def mean_score(self) -> float:
         """Mean ranking score of the written chunks; lower is better."""
-        return float(np.mean([ranking.score(c.terms) for c in self.written if c.terms] or [np.inf]))
+        return sum(self.mean_terms.values()) if self.mean_terms else float("inf")
 
     def report(self) -> dict[str, Any]:
         """What was done, ready for JSON."""
         return {
             "song": str(self.song.path),
-            "seconds": round(self.end_s, 3),
-            "seam_s": round(self.seam_s, 3),
+            "seconds": round(self.length_s, 3),
+            "new_from_s": round(self.start_s, 3),
+            "new_to_s": round(self.end_s, 3),
+            "why_here": self.why_here,
+            "leads_to": self.leads_to,
+            "bars": [self.line.before + 1, self.line.before + self.line.new],
             "seed": self.seed,
             "new_notes": sum(len(c.rows) for c in self.written),
             "score": round(self.mean_score, 4) if np.isfinite(self.mean_score) else None,
+            "terms": {k: round(v, 4) for k, v in self.mean_terms.items()},
             "chunks": [
                 {
                     "start_s": round(c.start_s, 3), "end_s": round(c.end_s, 3), "bars": c.bars, "notes": len(c.rows),
@@ -219,75 +269,205 @@ class Extension:
             ],
         }  # fmt: skip
 
-    def new_notes(self) -> score.NewNotes:
-        """All written notes on the song's own tracks."""
-        parts = [tokens.decode(c.rows, self.voices, self.grid, c.first_bar) for c in self.written]
+    @property
+    def length_s(self) -> float:
+        """Length of the result: to the end of the new music, or of the song where that goes on after it."""
+        if self.leads_to != SONG or self.joint.resume_tick is None:
+            return self.end_s
+        return float(self.line.tempo.to_seconds(max(self.song.end_tick + self.joint.shift_ticks, self.line.end_tick)))
+
+    def new_notes(self) -> NewNotes:
+        """All written notes, on the song's own tracks, as long as they sound."""
+        parts = [tokens.decode(c.rows, self.voices, self.line.grid, c.first_bar) for c in self.written]
         notes = [np.concatenate(column) for column in zip(*(_columns(p) for p in parts), strict=True)]
         voice, start, duration, pitch, velocity = notes
-        end_tick = int(self.grid.ticks[-1])
+        end_tick = self.line.end_tick
+        inside = start < end_tick + self.song.grid.tpq / 4  # all but those of a bar that was cut
+        voice, start, duration, pitch, velocity = (column[inside] for column in notes)
         start = np.minimum(start, end_tick - 1)  # a note pushed late in the last bar
-        duration = np.minimum(start + duration, end_tick) - start  # nothing rings past the end
-        return score.NewNotes(voice, start, np.maximum(duration, 1), pitch, velocity)
+        end = np.minimum(start + duration, end_tick)  # nothing rings past the end
+        if self.exact and len(end):
+            tuned = np.array([not v.is_drum for v in self.song.voices])[voice]
+            last = tuned if tuned.any() else np.ones(len(end), bool)
+            end[last & (end == end[last].max())] = end_tick
+        return NewNotes(voice, start, np.maximum(end - start, 1), pitch, velocity)
 
     def midi(self) -> mido.MidiFile:
-        """The original's events and the new ones."""
-        return score.append(
-            self.song, self.new_notes(), self.seam_tick, int(self.grid.ticks[-1]), self.tempo_us_per_beat
-        )
+        """The song's events and the new ones."""
+        notes = self.new_notes()
+        notes, pedals = self._pedalled(notes)
+        texts = [] if self.replaces else [(self.line.start_tick, _text("text", self._provenance().text))]
+        if self.leads_to == LOOP:
+            texts.append((self.line.end_tick, _text("marker", "loopEnd")))
+        midi = splice(self.song, self.joint, notes, pedals, texts)
+        if self.replaces:
+            old, new = (note.text for note in self.replaces)
+            for message in (message for track in midi.tracks for message in track if message.type == "text"):
+                message.text = new if message.text == old else message.text
+        return midi
+
+    def _pedalled(self, notes: NewNotes) -> tuple[NewNotes, Pedals]:
+        """Notes with their keys let go under new spans of the pedal, on lanes whose voices use it in the song."""
+        song, tpq = self.song, self.song.grid.tpq
+        until = self.line.start_tick
+        since = int(song.grid.ticks[max(0, self.line.before - HABIT_BARS)])
+        lanes: dict[Lane, list[int]] = {}
+        for index, voice in enumerate(song.voices):
+            lanes.setdefault(lane_of(song.midi, voice.track, voice.channel), []).append(index)
+        duration, pedals = notes.duration_ticks.copy(), {}
+        sounding = tokens.notes_of(song.score)
+        for lane, voices in lanes.items():
+            if set(voices) & self.standing:
+                continue
+            mine = np.isin(sounding.track, voices) & (sounding.start_ticks >= since) & (sounding.start_ticks < until)
+            pressed = np.concatenate([track.notes.numpy()["duration"] for track in song.score.tracks])
+            spans = song.score.tracks[voices[0]].pedals.numpy()
+            down_up = np.stack([spans["time"], spans["time"] + spans["duration"]], 1)
+            down_up = np.clip(down_up, since, until)
+            habit = pedal.habit(pressed[mine], sounding.duration_ticks[mine], down_up, until - since)
+            new = np.isin(notes.voice, voices)
+            if habit is None or not new.any():
+                continue
+            start = notes.start_ticks[new]
+            pedals[lane] = pedal.spans(start, duration[new], tpq, self.line.end_tick)
+            under_pedal = pedal.let_go(start, duration[new], pedals[lane], habit)
+            last = start + duration[new] == self.line.end_tick  # nobody lets go of the last chord before it ends
+            duration[new] = np.where(last, duration[new], under_pedal)
+        return replace(notes, duration_ticks=duration), pedals
+
+    def _provenance(self) -> Provenance:
+        start_tick, ticks = self.line.start_tick, self.line.grid.ticks
+        return Provenance(
+            start_tick, self.seed, self.model.fingerprint, __version__, self.leads_to,
+            tuple(sorted({self.song.voices[i].track for i in self.players})),
+            tuple((int(ticks[c.first_bar]) - start_tick, c.bars, self.seed) for c in self.written),
+        )  # fmt: skip
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the extended song; whole or not at all."""
+        """Write the result; whole or not at all."""
         score.save(self.midi(), path)
         return Path(path)
+
+
+def _final_chord(rows: np.ndarray) -> np.ndarray:
+    """Pitch classes (12,) bool that music like these rows may end on: its key's triad, or all where no key is clear."""
+    tuned = rows[rows[:, tokens.PROGRAM] != tokens.DRUM_PROGRAM]
+    lengths = tokens.DURATIONS[tuned[:, tokens.DURATION]]
+    weights = metrics.pitch_class_weights(tuned[:, tokens.PITCH], lengths)
+    return metrics.tonic_triad(weights) if metrics.key_of(weights)[1] >= CLEAR_KEY else np.ones(12, bool)
+
+
+def _text(kind: str, text: str) -> mido.MetaMessage:
+    return mido.MetaMessage(kind, text=text)
 
 
 def _columns(notes: tokens.Notes) -> tuple[np.ndarray, ...]:
     return notes.track, notes.start_ticks, notes.duration_ticks, notes.pitch, notes.velocity
 
 
-def extend(
-    path: str | PathLike[str],
-    seconds: float = 300.0,
-    out: str | PathLike[str] | None = None,
-    *,
-    model: Model | str | PathLike[str] | None = None,
-    seed: int = 0,
-    temperature: float | None = None,
-    candidates: int | None = None,
-) -> Extension:
-    """Extend a MIDI file to `seconds` and, if `out` is given, write it there.
+def _voice_of(rows: np.ndarray) -> np.ndarray:
+    """One integer for each row's (program, instance), (n,)."""
+    return rows[:, tokens.PROGRAM].astype(np.int64) * tokens.MAX_INSTANCES + rows[:, tokens.INSTANCE]
 
-    Same file, seed, model and machine: same bytes. Raises BadInput for a file or value that cannot be used.
-    """
-    if out is not None and Path(out).exists() and Path(path).exists() and Path(out).samefile(path):
-        raise BadInput(f"{out} is the input itself, which midiex never changes; choose another name.")
-    extension = start(path, seconds, model=model, seed=seed, temperature=temperature, candidates=candidates)
-    for _ in extension.chunks():
-        pass
-    if out is not None:
-        extension.save(out)
-    return extension
+
+def _as_rows(voices: np.ndarray) -> np.ndarray:
+    rows = np.zeros((len(voices), len(tokens.FIELDS)), np.int64)
+    rows[:, [tokens.PROGRAM, tokens.INSTANCE]] = voices
+    return rows
 
 
 def start(
     path: str | PathLike[str],
     seconds: float = 300.0,
     *,
+    begin: str | float = "auto",
+    keep_ending: bool = False,
+    exact: bool = False,
+    loop: bool = False,
+    solo: Sequence[str] = (),
+    mute: Sequence[str] = (),
+    drums: bool | None = None,
     model: Model | str | PathLike[str] | None = None,
     seed: int = 0,
     temperature: float | None = None,
     candidates: int | None = None,
-) -> Extension:
-    """As `extend`, but nothing is written yet: iterate the result's `chunks()`."""
+) -> Passage:
+    """Begin a continuation of a MIDI file to `seconds`; nothing is written yet: iterate the result's `chunks()`.
+
+    `begin` is where the new music begins: "auto" (before the song's ending gesture if it has one, else at its end),
+    "end" (after the last bar with notes), or a place as in places.py. What lay after that point is left out, or with
+    `keep_ending` follows the new music. With `exact` the last release falls on the second; with `loop` the end leads
+    back to the beginning. `solo`, `mute` and `drums` choose who plays, as in places.players.
+
+    Raises BadInput for a file or value that cannot be used.
+    """
     if not 0 < seconds <= MAX_SECONDS:
         raise BadInput(f"A length of {seconds:g} s cannot be made; ask for more than 0 and at most {MAX_SECONDS} s.")
+    if loop and keep_ending:
+        raise BadInput("A loop has no ending to keep; choose one of the two.")
+    song = score.read(path)
+    rows = tokens.encode(tokens.notes_of(song.score), tokens.voice_ids(song.score), song.grid)
+    song_bars = int(rows[-1, BAR]) + 1
+    before = song_bars
+    ending = find_ending(song, rows) if begin == "auto" else None
+    why_here = "after the last bar with notes"
+    if ending:
+        before, why_here = ending.first_bar, f"before the song's ending: {' and '.join(ending.kinds)}"
+    elif begin not in ("auto", "end"):
+        before, why_here = min(bar_at(song, begin), song_bars), "as asked"
+    if before < 1:
+        raise BadInput(f"New music needs a bar of {song.path} to go on from; let it begin at bar 2 or later.")
+    follows = keep_ending and before < song_bars
+    lands = not (follows or loop)
+    slowing = range(before, song_bars) if lands and ending and "ritardando" in ending.kinds else range(0)
+    line = timeline.go_on(song, before, seconds, before if follows else None, exact, slowing)
+    resume_tick = line.start_tick if follows or before == song_bars else None
+    joint = Joint(line, resume_tick, clip=not follows, loops=loop)
+    usual, loaded = settings(model, seed, temperature, candidates)
+    leads_to = ENDING if lands else LOOP if loop else SONG
+    who = players(song, solo, mute, drums)
+    return Passage(song, loaded, joint, leads_to, who, usual, seed, exact=exact, why_here=why_here)
+
+
+def settings(
+    model: Model | str | PathLike[str] | None, seed: int, temperature: float | None, candidates: int | None
+) -> tuple[GenerateConfig, Model]:
+    """The model, loaded if it is not yet, and how it is to write: its usual settings but for those given.
+
+    Raises BadInput for a seed below 0 and values no setting allows.
+    """
     if seed < 0:
         raise BadInput(f"The seed {seed} is below 0; give 0 or more.")
-    song = score.read(path)
     loaded = model if isinstance(model, Model) else load(model)
     usual = loaded.config.generate
-    generate = replace(usual, temperature=temperature or usual.temperature, candidates=candidates or usual.candidates)
-    return Extension(song, loaded, seconds, generate, seed)
+    chosen = replace(usual, temperature=temperature or usual.temperature, candidates=candidates or usual.candidates)
+    return chosen, loaded
+
+
+def extend(
+    path: str | PathLike[str], seconds: float = 300.0, out: str | PathLike[str] | None = None, **options: Any
+) -> Passage:
+    """Extend a MIDI file to `seconds` and, if `out` is given, write it there; options as of `start`.
+
+    Same file, seed, model and machine: same bytes. Raises BadInput for a file or value that cannot be used.
+    """
+    check_out(path, out)
+    return finish(start(path, seconds, **options), out)
+
+
+def check_out(path: str | PathLike[str], out: str | PathLike[str] | None) -> None:
+    """Raise BadInput when `out` is the input itself."""
+    if out is not None and Path(out).exists() and Path(path).exists() and Path(out).samefile(path):
+        raise BadInput(f"{out} is the input itself, which midiex never changes; choose another name.")
+
+
+def finish(passage: Passage, out: str | PathLike[str] | None) -> Passage:
+    """Write all chunks and, if `out` is given, the file."""
+    for _ in passage.chunks():
+        pass
+    if out is not None:
+        passage.save(out)
+    return passage
 
 
 make_callable(__name__)

@@ -37,9 +37,23 @@ def key_fit(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def key_of(weights: np.ndarray) -> tuple[str, float]:
     """Best fitting key such as "F# minor" and its correlation (0: no key)."""
     major, minor = key_fit(weights)
-    tonic = int(np.argmax(np.maximum(major, minor)))
+    tonic = key_note(weights)
     name = f"{KEY_NAMES[tonic]} {'major' if major[tonic] >= minor[tonic] else 'minor'}"
     return name, float(max(major[tonic], minor[tonic]))
+
+
+def key_note(weights: np.ndarray) -> int:
+    """Pitch class (0-11) of the key note of the best fitting key."""
+    return int(np.argmax(np.maximum(*key_fit(weights))))
+
+
+def tonic_triad(weights: np.ndarray) -> np.ndarray:
+    """Pitch classes of the best fitting key's triad, shape (12,) bool."""
+    major, minor = key_fit(weights)
+    tonic = key_note(weights)
+    triad = np.zeros(12, bool)
+    triad[[tonic, (tonic + (4 if major[tonic] >= minor[tonic] else 3)) % 12, (tonic + 7) % 12]] = True
+    return triad
 
 
 def mode_and_clarity(weights: np.ndarray) -> tuple[float, float]:

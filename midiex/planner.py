@@ -6,6 +6,7 @@ of the song's own. Knows rows and the network's encoder; samples nothing.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,15 +14,17 @@ import torch
 from torch import Tensor
 
 from . import conditions
-from .chunks import chunk_bars, likeness_set, recall, row_times, thin
+from .chunks import chunk_bars, chunk_starts, likeness_set, recall, row_times, thin
 from .config import MemoryConfig
 from .constraints import Grammar
 from .decoding import Memory, Task
-from .model import OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
+from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
 from .tokens import BAR, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION
 
 MAX_FULL_CHUNKS = 24  # of the song's own chunks kept in full for recall; its latest ones are
 MAX_KNOWN_CHUNKS = 64  # chunks before the seam that are read at all; the opening always is
+MAX_FOLLOWING_CHUNKS = 4  # chunks after the new music that are read
+MANY_CHUNKS = 99  # left to write: no end in sight
 
 
 @dataclass(frozen=True)
@@ -62,43 +65,79 @@ def backward_borders(bar_s: np.ndarray) -> np.ndarray:
 
 
 def coming_chunks(bar_s: np.ndarray, usual: int) -> list[int]:
-    """Bars of each chunk still to be written: the song's usual number, the last one what is left (half to one and a
-    half of it)."""
+    """Bars of each chunk still to be written: the song's usual number, the last one or two what is left (half to one
+    and a half of it)."""
     left, sizes = len(bar_s), []
+    most = min(1.5 * usual, MAX_CHUNK_BARS)
     while left > 0:
-        size = left if left <= min(1.5 * usual, MAX_CHUNK_BARS) else usual
+        size = left if left <= most else usual
+        if left > most and left - usual < usual / 2:
+            size = (left + 1) // 2
         sizes.append(size)
         left -= size
     return sizes
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is known before the first chunk is written. Rows (n, 8) count bars from the result's first."""
+
+    bars: Bars  # of the result, and of what it leads to
+    before: int  # bars of the song before the new music
+    new: int  # bars of new music
+    rows_before: np.ndarray
+    rows_after: np.ndarray  # what the new music leads to, from bar `before + new` on; may be empty
+    rows_fixed: np.ndarray  # notes that stand inside the new music
+    grammar: Grammar
+    end: str  # "ending": the last chunk lands; "song": the song goes on after it; "loop": it must not land
+    final: np.ndarray = field(default_factory=lambda: np.ones(12, bool))  # (12,) pitch classes of a final chord
+    sizes: tuple[int, ...] = ()  # bars of each chunk, where they are already decided
+
+
 class Planner:
     """The song so far as the model remembers it, and the plan for what follows."""
 
-    def __init__(self, model: ChunkTransformer, memory: MemoryConfig, rows: np.ndarray, bars: Bars, song_bars: int):
-        """`rows` (n, 8) are the song's, bars counted from its beginning; `bars` covers the song's `song_bars` and all
-        bars to be written."""
-        self.model, self.memory, self.bars = model, memory, bars
-        borders = backward_borders(bars.seconds[:song_bars])
+    def __init__(self, model: ChunkTransformer, memory: MemoryConfig, plan: Plan):
+        self.model, self.memory, self.plan, self.bars = model, memory, plan, plan.bars
+        seconds = plan.bars.seconds
+        self.chunks: list[KnownChunk] = []  # what lies before the next chunk
+        borders = backward_borders(seconds[: plan.before])
         spans = list(zip(borders[:-1], borders[1:], strict=True))
         if len(spans) > MAX_KNOWN_CHUNKS:
             spans = spans[:1] + spans[1 - MAX_KNOWN_CHUNKS :]
-        self.chunks: list[KnownChunk] = []
         for first, last in spans:
-            low, high = np.searchsorted(rows[:, BAR], (first, last))
-            part = rows[low:high].copy()
-            part[:, BAR] -= first
-            self.remember(thin(part), int(first), int(last - first), of_song=True)
+            chunk = self._encoded(plan.rows_before, int(first), int(last))
+            self._keep(chunk, of_song=True)
         self.song_chunks = len(self.chunks)
-        self.usual = chunk_bars(bars.seconds[song_bars - 1 :: -1][:MAX_CHUNK_BARS])
-        self.sizes = coming_chunks(bars.seconds[song_bars:], self.usual)
-        self.next_bar = song_bars
-        self.grammar = Grammar.of(rows, song_bars)
+        end = plan.before + plan.new
+        edges = end + chunk_starts(seconds[end:])[: 1 + MAX_FOLLOWING_CHUNKS]
+        self.following = [  # what lies after the last chunk
+            self._encoded(plan.rows_after, int(first), int(last)) for first, last in itertools.pairwise(edges)
+        ]
+        near = seconds[plan.before - 1 :: -1] if plan.before else seconds[end:]
+        self.usual = chunk_bars(near[:MAX_CHUNK_BARS]) if len(near) else plan.new
+        self.sizes = list(plan.sizes) or coming_chunks(seconds[plan.before : end], self.usual)
+        self.next_bar = plan.before
         self.held, self.programs = self._song_conditions()
 
+    @property
+    def song(self) -> list[KnownChunk]:
+        """The song's own chunks around the new music."""
+        return self.chunks[: self.song_chunks] + self.following
+
+    def _encoded(self, rows: np.ndarray, first_bar: int, last_bar: int) -> KnownChunk:
+        low, high = np.searchsorted(rows[:, BAR], (first_bar, last_bar))
+        part = rows[low:high].copy()
+        part[:, BAR] -= first_bar
+        return self._encode(thin(part), first_bar, last_bar - first_bar)
+
+    def remember(self, rows: np.ndarray, bars: int) -> None:
+        """Keep the chunk just written (rows count bars from its first)."""
+        self._keep(self._encode(rows, self.next_bar, bars), of_song=False)
+        self.next_bar += bars
+
     @torch.inference_mode()
-    def remember(self, rows: np.ndarray, first_bar: int, bars: int, of_song: bool = False) -> None:
-        """Encode a finished chunk and keep it; older written chunks shrink to their summary rows."""
+    def _encode(self, rows: np.ndarray, first_bar: int, bars: int) -> KnownChunk:
         song_rows = rows.copy()
         song_rows[:, BAR] += first_bar
         times = row_times(song_rows, self.bars.beat_starts)
@@ -110,26 +149,29 @@ class Planner:
             torch.from_numpy(start),
         )
         summary = encoded[: self.model.size.summary_rows].clone()
-        self.chunks.append(KnownChunk(first_bar, bars, rows, likeness_set(rows), summary, encoded, row_time))
+        return KnownChunk(first_bar, bars, rows, likeness_set(rows), summary, encoded, row_time)
+
+    def _keep(self, chunk: KnownChunk, of_song: bool) -> None:
+        """Older chunks shrink to their summary rows."""
+        self.chunks.append(chunk)
         keep = MAX_FULL_CHUNKS if of_song else self.memory.recent_chunks + 1
-        written = range(0 if of_song else self.song_chunks, len(self.chunks))
-        for i in written[:-keep]:
+        alike = range(0 if of_song else self.song_chunks, len(self.chunks))
+        for i in alike[:-keep]:
             self.chunks[i].encoded = None
-        if not of_song:
-            self.next_bar += bars
 
     def next_task(self) -> tuple[Task, Memory] | None:
         """What to write next and what may be looked at meanwhile; None when all bars are written."""
         index = len(self.chunks) - self.song_chunks
         if index >= len(self.sizes):
             return None
-        size, first = self.sizes[index], self.next_bar
+        size, first, last = self.sizes[index], self.next_bar, index == len(self.sizes) - 1
         span = slice(first, first + size)
         beats, seconds = self.bars.beats[span], self.bars.seconds[span]
         units = float(np.median(beats)) * MICRO_PER_BEAT
-        told = conditions.frame_conditions(
-            size, units, float(beats.sum()), float(seconds.sum()), len(self.sizes) - index
-        )
+        told = conditions.frame_conditions(size, units, float(beats.sum()), float(seconds.sum()), self._left(index))
+        fixed = self.plan.rows_fixed
+        fixed = fixed[(fixed[:, BAR] >= first) & (fixed[:, BAR] < first + size)].copy()
+        fixed[:, BAR] -= first
         task = Task(
             bar_positions=self.bars.positions[span],
             beat_starts=self.bars.beat_starts[span],
@@ -137,36 +179,49 @@ class Planner:
             first_bar=first,
             conditions=np.where(told > 0, told, self.held),
             programs=self.programs,
-            grammar=self.grammar,
+            grammar=self.plan.grammar,
+            fixed=thin(fixed),
+            final=self.plan.final if self.plan.end == "ending" and last else None,
         )
-        return task, self._memory()
+        return task, self._memory(last)
+
+    def _left(self, index: int) -> int:
+        """Chunks to the end of everything, this one included, as the model is told."""
+        if self.plan.end == "loop":
+            return MANY_CHUNKS
+        return len(self.sizes) - index + (len(self.following) if self.plan.end == "song" else 0)
 
     @torch.inference_mode()
-    def _memory(self) -> Memory:
-        """The fixed-size memory: recent chunks and the recalled one in full, summary rows of others."""
-        last = len(self.chunks)
-        recent = list(range(last - 1, max(-1, last - 1 - self.memory.recent_chunks), -1))
-        full = [(i, RECENT + last - 1 - i) for i in recent]
+    def _memory(self, last: bool) -> Memory:
+        """The fixed-size memory: recent chunks and the recalled one in full, the one that follows when the `last` chunk
+        is written, and summary rows of others."""
+        count = len(self.chunks)
+        known = self.chunks + self.following[:1] if last or not count else self.chunks
+        room = self.memory.recent_chunks - (1 if len(known) > count else 0)  # as in training
+        recent = list(range(count - 1, max(-1, count - 1 - room), -1))
+        full = [(i, RECENT + count - 1 - i) for i in recent]
+        full += [(i, AFTER) for i in range(count, len(known))]
         # always one of the song's own chunks: what was written may drift, the song does not
         allowed = [i for i in range(self.song_chunks) if i not in recent and self.chunks[i].encoded is not None]
         recalled = recall([c.likeness_set for c in self.chunks], allowed)
         if recalled is not None:
             full.append((recalled, RECALLED))
         shown = {i for i, _ in full}
-        older = [i for i in range(last) if i not in shown]
+        older = [i for i in range(count) if i not in shown]
         if len(older) > self.memory.summary_chunks:
             older = older[:1] + older[len(older) - self.memory.summary_chunks + 1 :]
         summaries = self.model.size.summary_rows
-        encoded = [e for i, _ in full if (e := self.chunks[i].encoded) is not None]
-        encoded += [self.chunks[i].summary for i in older]
-        times = [self.chunks[i].times for i, _ in full] + [self.chunks[i].times[:summaries] for i in older]
-        kinds = [torch.full((len(self.chunks[i].times),), kind) for i, kind in full]
+        encoded = [e for i, _ in full if (e := known[i].encoded) is not None]
+        encoded += [known[i].summary for i in older]
+        times = [known[i].times for i, _ in full] + [known[i].times[:summaries] for i in older]
+        kinds = [torch.full((len(known[i].times),), kind) for i, kind in full]
         kinds += [torch.full((summaries,), OPENING if i == 0 else SUMMARY) for i in older]
         return self.model.remember(torch.cat(encoded), torch.cat(times), torch.cat(kinds))
 
     def _song_conditions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Conditions and programs to hold: the song's own, its latest minute counting most."""
-        recent = [c for c in self.chunks[-6:] if len(c.rows)] or [c for c in self.chunks if len(c.rows)]
+        """Conditions and programs to hold: the song's own, its latest minute before the new music counting most."""
+        near = self.chunks or self.following
+        recent = [c for c in near[-6:] if len(c.rows)] or [c for c in self.song if len(c.rows)]
         figures = []
         for chunk in recent:
             span = slice(chunk.first_bar, chunk.first_bar + chunk.bars)

@@ -2,7 +2,6 @@
 
 Few terms, each zero for a candidate that is just like the song:
 
-    surprise    how far the model's nats a note lie above the song's own, or more than one nat below (too easy)
     density     difference in notes a second, in octaves
     voices      one minus the overlap of how many notes each voice has
     length      difference of typical note length, in octaves
@@ -12,6 +11,8 @@ Few terms, each zero for a candidate that is just like the song:
     rhythm      one minus the overlap of where in the bar notes begin
     repetition  difference of likeness to the chunk before, against the song's usual likeness of neighbours
     seam        silence before the first note beyond the song's longest silence at a bar line, in bars
+    ending      of the last chunk only: how late in its last bar notes still begin, and whether the lowest of the last
+                ones is not the key note
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ from .tokens import (
 )
 
 WEIGHTS = {
-    "surprise": 0.3, "density": 1.0, "voices": 2.0, "length": 0.5, "harmony": 2.0, "register": 1.0, "loudness": 0.5,
+    "density": 1.0, "voices": 2.0, "length": 0.5, "harmony": 2.0, "register": 1.0, "loudness": 0.5,
     "rhythm": 1.0, "repetition": 1.0, "seam": 1.0,
+    "ending": 0.5,
 }  # fmt: skip
 SILENT_SHARE = 0.2  # of the song's thinnest chunk's density: below it a chunk is silent
 STUCK_RUN = 1.75  # a note may be struck this many times as often in a row as the song ever does
@@ -67,10 +69,9 @@ class Style:
     longest_gap: int  # longest time between onsets, in positions
     longest_silence: float  # longest silence at a bar line, in positions
     empty_run: int  # most bars in a row without an onset
-    nll: float | None = None  # nats a note of the song under the model
 
     @classmethod
-    def of(cls, chunks: list[tuple[np.ndarray, int, float]], bar_positions: int, nll: float | None = None) -> Style:
+    def of(cls, chunks: list[tuple[np.ndarray, int, float]], bar_positions: int) -> Style:
         """`chunks`: (rows, bars, seconds) of the song's chunks, in order; `bar_positions` of its usual bar."""
         played = [(rows, bars, seconds) for rows, bars, seconds in chunks if len(rows)]
         density = np.array([len(rows) / max(seconds, 1e-3) for rows, _, seconds in played])
@@ -94,66 +95,80 @@ class Style:
             longest_gap=int(np.diff(_onsets(chunks, bar_positions)).max(initial=bar_positions // 2)),
             longest_silence=_longest_silence(chunks, bar_positions),
             empty_run=max(_empty_run(rows, bars) for rows, bars, _ in played),
-            nll=nll,
         )
 
 
 @dataclass(frozen=True)
 class Before:
-    """The chunk before the candidates."""
+    """The chunk before the candidates; without rows when there is none."""
 
     rows: np.ndarray
     bars: int
     bar_positions: int  # of the usual bar
 
+    @property
+    def likeness_set(self) -> np.ndarray:
+        return likeness_set(self.rows)
 
-def terms(rows: np.ndarray, nll: float, seconds: float, style: Style, before: Before) -> dict[str, float]:
-    """The terms of a candidate (rows must not be empty)."""
-    surprise = 0.0
-    if style.nll is not None:
-        surprise = max(0.0, nll - style.nll) + max(0.0, style.nll - 1.0 - nll)
-    return {
-        "surprise": surprise,
-        "density": abs(float(np.log2(len(rows) / max(seconds, 1e-3) / style.density))),
-        "voices": 1 - float(np.minimum(_voices(rows), style.voices).sum()),
-        "length": abs(_length(rows) - style.length),
-        "harmony": 1 - _cosine(_pitch_classes(rows), style.pitch_classes),
-        "register": abs(_register(rows) - style.register) / 12,
-        "loudness": abs(float(rows[:, VELOCITY].mean()) - style.loudness) * 5 / 32,
-        "rhythm": 1 - float(np.minimum(_rhythm(rows), style.rhythm).sum()),
-        "repetition": abs(metrics.likeness(likeness_set(rows), likeness_set(before.rows)) - style.neighbour_likeness),
-        "seam": max(0.0, silence_before(rows, before) - style.longest_silence) / before.bar_positions,
-    }
+
+@dataclass(frozen=True)
+class Fit:
+    """Judges candidates for one chunk."""
+
+    style: Style
+    before: Before
+    bars: int  # of the chunk
+    seconds: float
+    lands: bool = False  # it is the last, and the music is to end in it
+
+    def terms(self, rows: np.ndarray) -> dict[str, float]:
+        """The terms of a candidate (rows must not be empty)."""
+        style = self.style
+        again = metrics.likeness(likeness_set(rows), self.before.likeness_set)
+        found = {
+            "density": abs(float(np.log2(len(rows) / max(self.seconds, 1e-3) / style.density))),
+            "voices": 1 - float(np.minimum(_voices(rows), style.voices).sum()),
+            "length": abs(_length(rows) - style.length),
+            "harmony": 1 - _cosine(_pitch_classes(rows), style.pitch_classes),
+            "register": abs(_register(rows) - style.register) / 12,
+            "loudness": abs(float(rows[:, VELOCITY].mean()) - style.loudness) * 5 / 32,
+            "rhythm": 1 - float(np.minimum(_rhythm(rows), style.rhythm).sum()),
+            "repetition": abs(again - style.neighbour_likeness) if len(self.before.rows) else 0.0,
+            "seam": max(0.0, silence_before(rows, self.before) - style.longest_silence) / self.before.bar_positions,
+        }
+        return found | {"ending": _unlike_an_ending(rows, self)} if self.lands else found
+
+    def faults(self, rows: np.ndarray) -> list[str]:
+        """Why a chunk must not be used: "silent" (too thin, bars left empty), "hole" (a rest, at the seam or inside,
+        longer than the song's), "stuck" or "looping"; an empty list when it may be. What the song itself does is never
+        a fault, and a last chunk may ring out."""
+        style, before, bars = self.style, self.before, self.bars
+        if len(rows) == 0 or len(rows) / max(self.seconds, 1e-3) < SILENT_SHARE * style.thinnest:
+            return ["silent"]
+        found = []
+        unavoidable = silence_before(np.zeros((1, rows.shape[1]), rows.dtype), before)  # with a note on the downbeat
+        hole = silence_before(rows, before) > max(style.longest_silence, unavoidable)
+        end = None if self.lands else bars
+        stretched = _longest_gap(rows, end, before.bar_positions) > GAP_MARGIN * style.longest_gap
+        if _empty_run(rows, bars) > style.empty_run:
+            found.append("silent")
+        if hole or stretched:
+            found.append("hole")
+        if is_stuck(rows, style):
+            found.append("stuck")
+        again = metrics.likeness(likeness_set(rows), before.likeness_set)
+        if (
+            again > max(0.75, style.most_neighbour_likeness + LOOP_MARGIN)
+            or bars > 2
+            and _bar_likeness(rows, bars) > max(0.75, style.most_bar_likeness + LOOP_MARGIN)
+        ):
+            found.append("looping")
+        return found
 
 
 def score(found: dict[str, float]) -> float:
     """Weighted sum of the terms; lower is better."""
     return sum(WEIGHTS[name] * value for name, value in found.items())
-
-
-def faults(rows: np.ndarray, bars: int, seconds: float, style: Style, before: Before) -> list[str]:
-    """Why a chunk must not be used: "silent" (too thin, bars left empty), "hole" (a rest, at the seam or inside, longer
-    than the song's), "stuck" or "looping"; an empty list when it may be. What the song itself does is never a fault."""
-    if len(rows) == 0 or len(rows) / max(seconds, 1e-3) < SILENT_SHARE * style.thinnest:
-        return ["silent"]
-    found = []
-    unavoidable = silence_before(np.zeros((1, rows.shape[1]), rows.dtype), before)  # with a note on the very downbeat
-    hole = silence_before(rows, before) > max(style.longest_silence, unavoidable)
-    stretched = _longest_gap(rows, bars, before.bar_positions) > GAP_MARGIN * style.longest_gap
-    if _empty_run(rows, bars) > style.empty_run:
-        found.append("silent")
-    if hole or stretched:
-        found.append("hole")
-    if is_stuck(rows, style):
-        found.append("stuck")
-    again = metrics.likeness(likeness_set(rows), likeness_set(before.rows))
-    if (
-        again > max(0.75, style.most_neighbour_likeness + LOOP_MARGIN)
-        or bars > 2
-        and _bar_likeness(rows, bars) > max(0.75, style.most_bar_likeness + LOOP_MARGIN)
-    ):
-        found.append("looping")
-    return found
 
 
 def _voices(rows: np.ndarray) -> np.ndarray:
@@ -195,36 +210,48 @@ def is_stuck(rows: np.ndarray, style: Style) -> bool:
     return _longest_run(rows) > max(12, STUCK_RUN * style.longest_run)
 
 
+def _unlike_an_ending(rows: np.ndarray, fit: Fit) -> float:
+    """0 for a chunk whose last notes begin in the first half of its last bar, the key note lowest; up to 2."""
+    onset = _onset(rows, fit.before.bar_positions)
+    late = (onset.max() / fit.before.bar_positions - (fit.bars - 1) - 0.5) * 2
+    last = rows[(onset == onset.max()) & (rows[:, PROGRAM] != DRUM_PROGRAM), PITCH]
+    key_note = metrics.key_note(fit.style.pitch_classes)
+    astray = len(last) > 0 and int(last.min()) % 12 != key_note
+    return float(np.clip(late, 0, 1)) + float(astray)
+
+
+def _onset(rows: np.ndarray, bar_positions: int, first_bar: int | np.int64 = 0) -> np.ndarray:
+    """When each row begins, in positions since bar 0, (n,)."""
+    return (rows[:, BAR].astype(np.int64) + first_bar) * bar_positions + rows[:, POSITION]
+
+
 def silence_before(rows: np.ndarray, before: Before) -> float:
     """Positions from the last release of the chunk before to the first onset of this one; 0 when notes ring across."""
-    first = int(rows[0, BAR]) * before.bar_positions + int(rows[0, POSITION])
+    first = int(_onset(rows[:1], before.bar_positions)[0])
     if len(before.rows) == 0:
         return float(first)
-    onset = (before.rows[:, BAR] - before.bars) * before.bar_positions + before.rows[:, POSITION]
+    onset = _onset(before.rows, before.bar_positions, -before.bars)
     return max(0.0, first - float((onset + DURATIONS[before.rows[:, DURATION]] / 2).max()))
 
 
 def _onsets(chunks: list[tuple[np.ndarray, int, float]], bar_positions: int) -> np.ndarray:
     """All onsets of consecutive chunks, in positions since their beginning."""
     first_bars = np.cumsum([0] + [bars for _, bars, _ in chunks])
-    parts = [
-        (rows[:, BAR] + first) * bar_positions + rows[:, POSITION]
-        for (rows, _, _), first in zip(chunks, first_bars, strict=False)
-    ]
+    parts = [_onset(rows, bar_positions, first) for (rows, _, _), first in zip(chunks, first_bars, strict=False)]
     return np.unique(np.concatenate(parts))
 
 
-def _longest_gap(rows: np.ndarray, bars: int, bar_positions: int) -> int:
-    """Longest time without an onset in a chunk, its beginning and end included, in positions."""
-    onsets = rows[:, BAR] * bar_positions + rows[:, POSITION]
-    return int(np.diff(np.unique(np.concatenate([[0], onsets, [bars * bar_positions]]))).max())
+def _longest_gap(rows: np.ndarray, bars: int | None, bar_positions: int) -> int:
+    """Longest time without an onset in a chunk, in positions; its beginning included and, with `bars`, its end."""
+    end = [] if bars is None else [bars * bar_positions]
+    return int(np.diff(np.unique(np.concatenate([[0], _onset(rows, bar_positions), end]))).max(initial=0))
 
 
 def _longest_silence(chunks: list[tuple[np.ndarray, int, float]], bar_positions: int) -> float:
     """The longest silence that holds a bar line, in positions, over consecutive chunks."""
     starts, ends, first_bar = [], [], 0
     for rows, bars, _ in chunks:
-        start = (rows[:, BAR] + first_bar) * bar_positions + rows[:, POSITION]
+        start = _onset(rows, bar_positions, first_bar)
         starts.append(start)
         ends.append(start + DURATIONS[rows[:, DURATION]] / 2)
         first_bar += bars

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,34 @@ def write_song(
     path.parent.mkdir(parents=True, exist_ok=True)
     score_of(voices, tpq, bpm=bpm).dump_midi(path)
     return path
+
+
+def song_in_bars(
+    path: Path,
+    signatures: Sequence[tuple[int, int]],
+    tempi: Sequence[tuple[int, int]] = ((0, 500_000),),
+    tpq: int = 480,
+    programs: Sequence[int] = (0,),
+) -> Path:
+    """A MIDI file with one bar for each signature, filled with eighths in every voice, the downbeats low and loud.
+    `tempi` are (tick, microseconds a beat)."""
+    starts = bar_ticks(signatures, tpq)
+    eighth = tpq // 2
+    rows = [
+        (tick, eighth, 48 if tick == start else 60 + SCALE[(i + 3 * bar) % 7], 100 if tick == start else 70)
+        for bar, (start, end) in enumerate(itertools.pairwise(starts))
+        for i, tick in enumerate(range(start, end, eighth))
+    ]
+    changes = [bar for bar in range(len(signatures)) if bar == 0 or signatures[bar] != signatures[bar - 1]]
+    score = score_of([(program, rows) for program in programs], tpq, [(starts[b], *signatures[b]) for b in changes])
+    score.tempos = symusic.core.TempoTickList([symusic.Tempo(tick, mspq=us) for tick, us in tempi])
+    score.dump_midi(path)
+    return path
+
+
+def bar_ticks(signatures: Iterable[tuple[int, int]], tpq: int = 480) -> list[int]:
+    """Where each bar begins, and where the last one ends."""
+    return list(itertools.accumulate((4 * tpq * n // d for n, d in signatures), initial=0))
 
 
 def random_rows(rng: np.random.Generator, n: int, bars: int = 4, voices: int = 3) -> np.ndarray:

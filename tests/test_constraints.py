@@ -1,9 +1,10 @@
-"""What may be written: every walk through the masks gets to the end and keeps the song's voices, ranges and gaps."""
+"""What may be written: every walk through the masks gets to the end and keeps the song's voices, ranges, gaps and
+groove, whatever fixed rows come between."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from songs import rows_of
 
-from midiex.constraints import CHORD_MARGIN, END, RANGE_MARGIN, Grammar, State, longest_empty_run
+from midiex.constraints import (
+    CHORD_MARGIN,
+    END,
+    FEWEST_GROOVE_NOTES,
+    RANGE_MARGIN,
+    Grammar,
+    State,
+    grooves_of,
+    longest_empty_run,
+)
+from midiex.grid import POSITIONS_PER_BEAT
 from midiex.tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
     DRUM_PROGRAM,
+    FIELD_SIZES,
     INSTANCE,
+    MICRO,
     MICRO_CENTER,
     PITCH,
     POSITION,
@@ -39,7 +52,8 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """The grammar of a random small song, bars of any length to write, and a way to choose."""
+    """The grammar of a random small song, its own groove or any other, bars of any length to write, and a way to
+    choose."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     bars = draw(st.integers(1, 5))
     rows = random_rows(rng, draw(st.integers(1, 40)), bars, draw(st.integers(1, 3)))
@@ -47,6 +61,9 @@ def cases(draw: st.DrawFn) -> Case:
     rows[:, PITCH] = rows[:, PITCH] // 128 * 128 + 60 + rows[:, PITCH] % draw(st.integers(1, 8))
     bar_positions = draw(st.lists(st.sampled_from((1, 2, 5, 12)), min_size=1, max_size=5))
     grammar = Grammar.of(sort_rows(rows), bars)
+    openness = draw(st.sampled_from((None, 0.0, 0.02, 0.3)))
+    if openness is not None:
+        grammar = replace(grammar, grooves=rng.random(grammar.grooves.shape) < openness)
     return Case(grammar, np.array(bar_positions), draw(st.sampled_from(POLICIES)), rng)
 
 
@@ -63,15 +80,16 @@ def choose(mask: np.ndarray, case: Case, stay: np.ndarray | None = None) -> np.n
     return lowest
 
 
-def walk(case: Case, candidates: int = 3) -> list[np.ndarray]:
-    """Rows of each candidate. Fails where a running candidate has no choice, or may end before the last bar."""
+def walk(case: Case, candidates: int = 3, fixed_share: float = 0) -> list[np.ndarray]:
+    """Rows of each candidate. Fails where a running candidate has no choice, or may end before the last bar. A share
+    of the notes are fixed rows, of any place and voice that follow the last note; theirs is velocity 1."""
     state = State(case.grammar, case.bar_positions, candidates)
-    done = np.zeros(candidates, bool)
+    done, fixed = np.zeros(candidates, bool), np.zeros(candidates, bool)
     rows: list[list[list[int]]] = [[] for _ in range(candidates)]
 
     def allowed(mask: np.ndarray) -> np.ndarray:
-        assert mask[~done].any(1).all(), "a running candidate has no choice"
-        mask[done, 0] = True
+        assert mask[~done & ~fixed].any(1).all(), "a running candidate has no choice"
+        mask[done | fixed, 0] = True
         return mask
 
     for _ in range(10_000):
@@ -79,19 +97,42 @@ def walk(case: Case, candidates: int = 3) -> list[np.ndarray]:
         at_end = state.bar == len(case.bar_positions) - 1
         assert (mask[~done, END] == at_end[~done]).all()
         bar = choose(mask, case, state.bar)
-        done |= bar == END
+        fixed = ~done & (case.rng.random(candidates) < fixed_share)
+        notes = [foreign_note(case, state, k) if fixed[k] else None for k in range(candidates)]
+        fixed = np.array([note is not None for note in notes])
+        given = np.array([note or [0] * 5 for note in notes])
+        done |= ~fixed & (bar == END)
         if done.all():
             return [np.array(r, np.int64).reshape(-1, 8) for r in rows]
-        bar = np.where(done, 0, bar)
-        position = choose(allowed(state.positions(bar)), case)
+        bar = np.where(fixed, given[:, 0], np.where(done, 0, bar))
+        position = np.where(fixed, given[:, 1], choose(allowed(state.positions(bar)), case))
         state.move(bar, position)
-        program = choose(allowed(state.programs()), case)
-        instance = choose(allowed(state.instances(program)), case)
-        pitch = choose(allowed(state.pitches(program, instance)), case)
+        program = np.where(fixed, given[:, 2], choose(allowed(state.programs()), case))
+        instance = np.where(fixed, given[:, 3], choose(allowed(state.instances(program)), case))
+        pitch = np.where(fixed, given[:, 4], choose(allowed(state.pitches(program, instance)), case))
+        micro = choose(allowed(state.micros(program)), case)
         state.write(program, instance, pitch)
         for k in np.flatnonzero(~done):
-            rows[k].append([bar[k], position[k], MICRO_CENTER, program[k], instance[k], pitch[k], 0, 0])
+            note = [bar[k], position[k], micro[k], program[k], instance[k], pitch[k], 0, int(fixed[k])]
+            rows[k].append([int(value) for value in note])
+        fixed[:] = False
     raise AssertionError("the walk never ends")
+
+
+def foreign_note(case: Case, state: State, k: int) -> list[int] | None:
+    """(bar, position, program, instance, pitch) after the k-th candidate's last note, of a voice the grammar does not
+    hold; None when there is nothing left."""
+    bar, position = int(state.bar[k]), int(state.position[k])
+    foreign = np.argwhere(~case.grammar.pitches.any(2))
+    program, instance = foreign[case.rng.integers(len(foreign))].tolist()
+    later = (program, instance) > (int(state.program[k]), int(state.instance[k]))
+    if bar < 0 or not later or case.rng.random() < 0.5:  # a later onset
+        position += 1
+        if bar < 0 or position >= case.bar_positions[bar]:
+            bar, position = bar + 1, 0
+    if bar >= len(case.bar_positions):
+        return None
+    return [bar, position, program, instance, 60 + 128 * (program == DRUM_PROGRAM)]
 
 
 @given(cases())
@@ -109,6 +150,28 @@ def test_every_walk_ends_well(case: Case) -> None:
             assert notes <= case.grammar.chord[program, instance]
         empty = np.diff(np.concatenate([[-1], np.unique(bar)])) - 1
         assert empty.max() <= case.grammar.most_empty_bars
+        in_groove = case.grammar.grooves[kind_of(rows), position % POSITIONS_PER_BEAT, rows[:, MICRO]]
+        nowhere = ~case.grammar.grooves[kind_of(rows), 0].any(1)  # for who has no micro on the beat, all are open there
+        assert (in_groove | nowhere & (position % POSITIONS_PER_BEAT == 0)).all()
+
+
+def kind_of(rows: np.ndarray) -> np.ndarray:
+    return (rows[:, PROGRAM] == DRUM_PROGRAM).astype(int)
+
+
+@given(cases(), st.sampled_from((0.2, 0.5, 0.9)))
+@settings(max_examples=60)
+def test_every_walk_among_fixed_rows_ends_well(case: Case, share: float) -> None:
+    for rows in walk(case, fixed_share=share):
+        assert (np.diff(row_key(rows)) > 0).all()
+        assert rows[-1, BAR] == len(case.bar_positions) - 1
+        empty = np.diff(np.concatenate([[-1], np.unique(rows[:, BAR])])) - 1
+        assert empty.max() <= case.grammar.most_empty_bars
+        free = rows[rows[:, -1] == 0]
+        assert case.grammar.pitches[free[:, PROGRAM], free[:, INSTANCE], free[:, PITCH]].all()
+        struck = Counter(map(tuple, free[:, [BAR, POSITION, PROGRAM, INSTANCE]].tolist()))
+        for (_, _, program, instance), notes in struck.items():
+            assert notes <= case.grammar.chord[program, instance]
 
 
 @given(cases())
@@ -117,8 +180,14 @@ def test_the_fullest_walk_leaves_out_nothing(case: Case) -> None:
     """Whoever always takes the first choice strikes every chord at every place."""
     grammar = case.grammar
     (rows, *_) = walk(Case(grammar, case.bar_positions, "fullest", case.rng))
-    notes_an_onset = np.minimum(grammar.chord, grammar.pitches.sum(2)).sum()
-    assert len(rows) == notes_an_onset * case.bar_positions.sum()
+    of_voice = np.minimum(grammar.chord, grammar.pitches.sum(2)).sum(1)  # (129,)
+    an_onset = np.array([of_voice[:DRUM_PROGRAM].sum(), of_voice[DRUM_PROGRAM]])
+    phases = grammar.grooves.any(2)
+    phases[:, 0] = True
+    places = sum(
+        np.bincount(np.arange(n) % POSITIONS_PER_BEAT, minlength=POSITIONS_PER_BEAT) for n in case.bar_positions
+    )
+    assert len(rows) == (an_onset[:, None] * phases * places).sum()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 30))
@@ -133,9 +202,71 @@ def test_the_song_itself_may_be_written_again(seed: int, bars: int, notes: int) 
         assert state.bars()[0, bar] and state.positions(bar)[0, position]
         state.move(bar, position)
         assert state.programs()[0, program] and state.instances(program)[0, instance]
-        assert state.pitches(program, instance)[0, pitch]
+        assert state.pitches(program, instance)[0, pitch] and state.micros(program)[0, row[MICRO]]
         state.write(program, instance, pitch)
     assert state.bars()[0, END]
+
+
+def at(cells: dict[tuple[int, int], int], program: int = 0) -> np.ndarray:
+    """Rows with so many notes at each (position, micro), spread over bars."""
+    notes = [(position, micro) for (position, micro), n in cells.items() for _ in range(n)]
+    rows = np.zeros((len(notes), len(FIELD_SIZES)), np.int64)
+    rows[:, BAR] = np.arange(len(notes)) % 16
+    rows[:, [POSITION, MICRO]] = notes
+    rows[:, PROGRAM] = program
+    return rows
+
+
+def used(grooves: np.ndarray) -> list[tuple[int, int]]:
+    return [tuple(cell) for cell in np.argwhere(grooves).tolist()]
+
+
+def test_the_groove_is_where_the_song_places_notes() -> None:
+    swung = at({(0, 4): 20, (12, 5): 20, (8, 3): 19, (20, 4): 1})
+    straight = at({(0, 4): 30, (6, 4): 30}, DRUM_PROGRAM)
+    tuned, drums = grooves_of(np.concatenate([swung, straight]))
+    assert used(tuned) == [(0, 4), (0, 5), (8, 3), (8, 4)]
+    assert used(drums) == [(0, 4), (6, 4)]
+
+
+def test_a_stray_opens_no_place_in_the_beat() -> None:
+    assert used(grooves_of(at({(0, 4): 100, (6, 4): 99, (7, 0): 1}))[0]) == [(0, 4), (6, 4), (7, 0)]  # 0.5 %
+    assert used(grooves_of(at({(0, 4): 100, (6, 4): 100, (7, 0): 1}))[0]) == [(0, 4), (6, 4)]
+    assert (7, 0) in used(grooves_of(at({(6, 4): 250, (7, 0): 1, (7, 3): 1}))[0])  # two at one place are none
+
+
+def test_the_beat_is_always_open() -> None:
+    assert used(grooves_of(at({(6, 4): 250, (0, 2): 1}))[0]) == [(0, MICRO_CENTER), (6, 4)]
+    assert used(grooves_of(at({(6, 4): 25, (0, 2): 9}))[0]) == [(0, 2), (6, 4)]
+
+
+def test_a_few_notes_tell_no_groove() -> None:
+    few = grooves_of(at({(0, 4): FEWEST_GROOVE_NOTES - 1}))
+    assert few.all()
+    enough = grooves_of(at({(0, 4): FEWEST_GROOVE_NOTES}))
+    assert used(enough[0]) == [(0, 4)] and enough[1].all()
+
+
+def test_drums_and_tuned_voices_keep_each_to_their_own_groove() -> None:
+    rows = np.concatenate([at({(0, 4): 30, (8, 2): 30}, 24), at({(0, 4): 30, (6, 4): 30}, DRUM_PROGRAM)])
+    grammar = Grammar.of(sort_rows(rows), 16)
+    state = State(grammar, np.array([12]), 1)
+    here = np.zeros(1, np.int64)
+    assert np.flatnonzero(state.positions(here)[0]).tolist() == [0, 6, 8]
+    for position, programs, program, micros in ((6, [DRUM_PROGRAM], DRUM_PROGRAM, [4]), (8, [24], 24, [2])):
+        state.move(here, np.array([position]))
+        assert np.flatnonzero(state.programs()[0]).tolist() == programs
+        assert np.flatnonzero(state.micros(np.array([program]))[0]).tolist() == micros
+    without_drums = State(grammar.without({(DRUM_PROGRAM, 0)}), np.array([12]), 1)
+    assert np.flatnonzero(without_drums.positions(here)[0]).tolist() == [0, 8]
+
+
+def test_a_bar_is_left_when_its_last_place_in_the_groove_is_taken() -> None:
+    state = State(Grammar.of(sort_rows(at({(0, 4): 30, (6, 4): 30})), 16), np.array([12, 12]), 1)
+    for position, stays in ((0, True), (6, False)):
+        state.move(np.array([0]), np.array([position]))
+        state.write(*(np.array([value]) for value in (0, 0, 0)))
+        assert state.bars()[0, :2].tolist() == [stays, True]
 
 
 def test_candidates_do_not_disturb_each_other() -> None:
@@ -189,6 +320,7 @@ def test_without_takes_voices_away_and_leaves_the_original() -> None:
     assert len(np.argwhere(grammar.pitches.any(2))) == 4
     for voice in ((0, 0), (32, 0)):
         assert (less.pitches[voice] == grammar.pitches[voice]).all()
+    assert (less.grooves == grammar.grooves).all()
     assert (less.chord == grammar.chord).all() and less.most_empty_bars == grammar.most_empty_bars
     for rows in walk(Case(less, np.array([3, 3]), "fullest", np.random.default_rng(0))):
         assert set(zip(rows[:, PROGRAM].tolist(), rows[:, INSTANCE].tolist(), strict=True)) == {(0, 0), (32, 0)}

@@ -1,4 +1,5 @@
-"""Writing a chunk: the cached steps equal the forward pass, choices keep to masks and odds, the seed decides."""
+"""Writing a chunk: the cached steps equal the forward pass, choices keep to masks and odds, the seed decides,
+and what stands already stays where it is."""
 
 from __future__ import annotations
 
@@ -13,10 +14,11 @@ from songs import bars_of_4_4, programs_in, talkative_model
 from midiex import dataset
 from midiex.chunks import likeness_set, row_times
 from midiex.config import GenerateConfig, MemoryConfig
+from midiex.constraints import Grammar
 from midiex.decoding import Candidate, Memory, Task, negative_log_likelihood, pick, write_chunk
-from midiex.model import NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch, ChunkTransformer
-from midiex.planner import Planner
-from midiex.tokens import BAR, FIELD_SIZES, INSTANCE, PROGRAM, row_key
+from midiex.model import HEAD_ORDER, NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch, ChunkTransformer
+from midiex.planner import Plan, Planner
+from midiex.tokens import BAR, DRUM_PROGRAM, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM, row_key
 
 SONG_BARS = 40  # of two seconds: ten chunks of four bars
 PLAIN = GenerateConfig(temperature=1, top_p=1, min_p=0, candidates=4)
@@ -34,7 +36,8 @@ def song() -> np.ndarray:
 
 
 def plan(model: ChunkTransformer, song: np.ndarray, memory: MemoryConfig) -> tuple[Planner, Task, Memory]:
-    planner = Planner(model, memory, song, bars_of_4_4(SONG_BARS + 10), SONG_BARS)
+    bars, grammar, none = bars_of_4_4(SONG_BARS + 10), Grammar.of(song, SONG_BARS), song[:0]
+    planner = Planner(model, memory, Plan(bars, SONG_BARS, 10, song, none, none, grammar, "ending"))
     task = planner.next_task()
     assert task is not None
     return planner, *task
@@ -171,10 +174,152 @@ def test_the_note_limit_leaves_a_chunk_unfinished(planned: Planned) -> None:
     assert all(np.array_equal(c.rows, w.rows[:4]) for c, w in zip(cut, whole, strict=True))
 
 
+def test_rows_keep_to_the_groove(planned: Planned) -> None:
+    model, task, memory = planned
+    grooves = np.zeros_like(task.grammar.grooves)
+    grooves[0, [0, 8]] = np.arange(8) >= 5  # tuned voices swing, late
+    grooves[1, [0, 6], 4] = True
+    swung = replace(task, grammar=replace(task.grammar, grooves=grooves))
+    rows = np.concatenate([c.rows for c in write_chunk(model, memory, swung, PLAIN, np.random.default_rng(0))])
+    drums = (rows[:, PROGRAM] == DRUM_PROGRAM).astype(int)
+    assert grooves[drums, rows[:, POSITION] % 12, rows[:, MICRO]].all()
+    assert {(d, p) for d, p in zip(drums.tolist(), (rows[:, POSITION] % 12).tolist(), strict=True)} == {
+        (0, 0), (0, 8), (1, 0), (1, 6),
+    }  # fmt: skip
+
+
 def test_near_temperature_0_all_candidates_are_the_likeliest(planned: Planned) -> None:
     candidates = written(planned, 1, replace(PLAIN, temperature=1e-7))
     assert len({c.rows.tobytes() for c in candidates}) == 1
     assert same(candidates, written(planned, 2, replace(PLAIN, temperature=1e-7)))
+
+
+# ---- among rows that stand already -----------------------------------------------------------------------------------
+
+STANDING = {(40, 0), (40, 1), (DRUM_PROGRAM, 1)}  # there are free voices before, between and after these
+
+
+def among(task: Task, rows: np.ndarray, voices: set[tuple[int, int]] = STANDING) -> Task:
+    """The task of writing the other voices only; of these the rows stand already."""
+    standing = np.array([voice in voices for voice in voices_of(rows)], bool)
+    return replace(task, grammar=task.grammar.without(voices), fixed=rows[standing])
+
+
+def voices_of(rows: np.ndarray) -> list[tuple[int, int]]:
+    return list(zip(rows[:, PROGRAM].tolist(), rows[:, INSTANCE].tolist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def fixed_task(planned: Planned, song: np.ndarray) -> Task:
+    """The song's second chunk stands, as far as other voices played it."""
+    rows = song[(song[:, BAR] >= 4) & (song[:, BAR] < 8)].copy()
+    rows[:, BAR] -= 4
+    task = among(planned[1], rows)
+    assert len(task.fixed) >= 5 and set(voices_of(task.fixed)) == STANDING
+    return task
+
+
+def parted(candidate: Candidate) -> tuple[np.ndarray, np.ndarray]:
+    """Fixed and free rows."""
+    is_fixed = np.array([voice in STANDING for voice in voices_of(candidate.rows)], bool)
+    return candidate.rows[is_fixed], candidate.rows[~is_fixed]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fixed_rows_stand_among_free_ones(planned: Planned, fixed_task: Task, seed: int) -> None:
+    model, _, memory = planned
+    for candidate in write_chunk(model, memory, fixed_task, PLAIN, np.random.default_rng(seed)):
+        fixed, free = parted(candidate)
+        assert candidate.finished and (np.diff(row_key(candidate.rows)) > 0).all()
+        assert np.array_equal(fixed, fixed_task.fixed)  # lengths, velocities and offsets too
+        assert len(free) and fixed_task.grammar.pitches[tuple(free[:, [PROGRAM, INSTANCE, PITCH]].T)].all()
+        assert candidate.rows[-1, BAR] == len(fixed_task.bar_positions) - 1
+
+
+def test_fixed_rows_ignore_the_groove(planned: Planned, fixed_task: Task) -> None:
+    model, _, memory = planned
+    grooves = np.zeros_like(fixed_task.grammar.grooves)
+    grooves[:, 0, 4] = True
+    task = replace(fixed_task, grammar=replace(fixed_task.grammar, grooves=grooves))
+    assert (task.fixed[:, POSITION] % 12 != 0).any()
+    for candidate in write_chunk(model, memory, task, PLAIN, np.random.default_rng(0)):
+        fixed, free = parted(candidate)
+        assert np.array_equal(fixed, task.fixed) and len(free)
+        assert (free[:, POSITION] % 12 == 0).all() and (free[:, MICRO] == 4).all()
+
+
+@pytest.mark.parametrize("make", [lively_model, talkative_model])
+def test_the_network_is_fed_fixed_rows_and_only_free_decisions_count(make, song: np.ndarray) -> None:  # noqa: ANN001
+    config = tiny_config()
+    model = make(config)
+    planner, task, remembered = plan(model, song, config.memory)
+    rows = song[song[:, BAR] < 4]
+    candidates = write_chunk(model, remembered, among(task, rows), PLAIN, np.random.default_rng(1))
+    finished = [c for c in candidates if c.finished]
+    assert len(finished) >= 2
+    for candidate in finished:
+        free = np.array([voice not in STANDING for voice in voices_of(candidate.rows)])
+        losses = teacher_forced(model, planner, task, candidate.rows)
+        fields, onsets, end = losses[1:, :6], losses[:-1, 6:], losses[-1, 6:]
+        total = fields[free].sum() + onsets[free].sum() + end.sum()
+        assert total / free.sum() == pytest.approx(candidate.nll, abs=1e-4)
+
+
+@pytest.mark.parametrize("most_notes", [1, 4])
+def test_the_note_limit_leaves_room_for_fixed_rows(planned: Planned, fixed_task: Task, most_notes: int) -> None:
+    model, _, memory = planned
+    for candidate in write_chunk(model, memory, fixed_task, PLAIN, np.random.default_rng(1), most_notes):
+        fixed, free = parted(candidate)
+        assert np.array_equal(fixed, fixed_task.fixed)
+        assert len(free) == most_notes and not candidate.finished
+
+
+def biased(head: int, favourite: int) -> ChunkTransformer:
+    model = talkative_model()
+    with torch.no_grad():
+        model.heads.out[HEAD_ORDER.index(head)].bias[favourite] += 50
+    return model
+
+
+@pytest.mark.parametrize("onset", [(0, 0), (0, 47), (3, 0), (3, 47)])
+def test_a_chunk_does_not_end_before_its_last_fixed_row(song: np.ndarray, onset: tuple[int, int]) -> None:
+    model = biased(BAR, FIELD_SIZES[BAR])  # ends as soon as it may
+    _, task, memory = plan(model, song, MemoryConfig())
+    row = np.array([[*onset, 7, 40, 0, 60, 11, 12]], np.int32)
+    for candidate in write_chunk(model, memory, among(task, row), PLAIN, np.random.default_rng(0)):
+        fixed, free = parted(candidate)
+        assert np.array_equal(fixed, row) and candidate.finished
+        if onset[0] < 3:
+            assert candidate.rows[-1, BAR] == 3  # only the first note in the last bar lets the chunk end
+        assert (free[:, BAR] == 3).sum() <= 1
+
+
+def test_free_voices_need_not_play_where_only_fixed_ones_are_expected(song: np.ndarray) -> None:
+    """A model that expects drums everywhere writes no piano at the onsets of the drums that stand."""
+    model = biased(PROGRAM, DRUM_PROGRAM)
+    _, task, memory = plan(model, song, MemoryConfig())
+    onsets = {(bar, position) for bar in range(4) for position in (0, 12)}
+    voices = ((40, 0, 60), (DRUM_PROGRAM, 0, 170), (DRUM_PROGRAM, 1, 170))  # the drums are not the next to come
+    band = np.array([[*onset, 4, *voice, 3, 20] for onset in sorted(onsets) for voice in voices], np.int32)
+    task = among(task, band, {(40, 0), (40, 1), (DRUM_PROGRAM, 0), (DRUM_PROGRAM, 1)})
+    for candidate in write_chunk(model, memory, task, PLAIN, np.random.default_rng(0)):
+        free = candidate.rows[candidate.rows[:, PROGRAM] == 0]
+        assert len(candidate.rows) - len(free) == len(band)
+        assert not onsets & {tuple(onset) for onset in free[:, :2].tolist()}
+
+
+def test_free_voices_need_not_play_beside_a_fixed_onset_that_they_may_not_have(song: np.ndarray) -> None:
+    """The model expects an onset a sixteenth late, where only what stands may be: it comes first, then the next bar."""
+    model = biased(POSITION, 3)
+    _, task, memory = plan(model, song, MemoryConfig())
+    grooves = np.zeros_like(task.grammar.grooves)
+    grooves[:, 0, 4] = True
+    late = np.array([[bar, 3, 4, 40, 0, 60, 3, 20] for bar in range(4)], np.int32)
+    task = among(replace(task, grammar=replace(task.grammar, grooves=grooves)), late)
+    for candidate in write_chunk(model, memory, task, PLAIN, np.random.default_rng(0)):
+        for bar in range(4):
+            in_bar = candidate.rows[candidate.rows[:, BAR] == bar]
+            assert np.array_equal(in_bar[0], late[bar])  # nobody played on the downbeat instead
 
 
 # ---- one choice ------------------------------------------------------------------------------------------------------

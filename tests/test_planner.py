@@ -17,12 +17,15 @@ from midiex import conditions
 from midiex.chunks import MAX_CHUNK_BARS, chunk_bars
 from midiex.conditions import BARS, DENSITY, LEFT, LOUDNESS, METER, REGISTER, TEMPO
 from midiex.config import MemoryConfig
-from midiex.decoding import Task
-from midiex.model import OPENING, RECALLED, ChunkTransformer
+from midiex.constraints import Grammar
+from midiex.decoding import Memory, Task
+from midiex.model import AFTER, OPENING, RECALLED, RECENT, ChunkTransformer
 from midiex.planner import (
+    MAX_FOLLOWING_CHUNKS,
     MAX_FULL_CHUNKS,
     MAX_KNOWN_CHUNKS,
     Bars,
+    Plan,
     Planner,
     backward_borders,
     coming_chunks,
@@ -38,22 +41,51 @@ def model() -> ChunkTransformer:
     return talkative_model(tiny_config())
 
 
+def plan_of(rows: np.ndarray, bars: Bars, before: int, **more: object) -> Plan:
+    """A plan for all bars after the first `before`, or with `new` for so many, the song's rows following."""
+    new = int(more.pop("new", len(bars.beats) - before))  # type: ignore[call-overload]
+    known = rows[rows[:, BAR] < before]
+    after = rows[rows[:, BAR] >= before + new]
+    given = {"rows_fixed": rows[:0], "grammar": Grammar.of(rows, before), "end": "ending"} | more
+    return Plan(bars, before, new, known, after, **given)  # type: ignore[arg-type]
+
+
+def inside_plan(chunks: tuple[int, int, int], seed: int = 5, end: str = "song", **more: object) -> Plan:
+    """Random chunks before, to be written, and after."""
+    bars = CHUNK * sum(chunks)
+    rows = random_rows(np.random.default_rng(seed), 3 * bars, bars)
+    return plan_of(rows, bars_of_4_4(bars), CHUNK * chunks[0], new=CHUNK * chunks[1], end=end, **more)
+
+
 def planner_of(
     model: ChunkTransformer, chunks: int, coming: int, memory: MemoryConfig | None = None, notes_per_bar: int = 3
 ) -> Planner:
     """A planner for a random song of so many chunks and as many to come."""
     bars = CHUNK * chunks
     rows = random_rows(np.random.default_rng(7), notes_per_bar * bars, bars)
-    return Planner(model, memory or MemoryConfig(), rows, bars_of_4_4(bars + CHUNK * coming), bars)
+    return Planner(model, memory or MemoryConfig(), plan_of(rows, bars_of_4_4(bars + CHUNK * coming), bars))
 
 
-def go_on(planner: Planner, visit: Callable[[Task, list], None] = lambda task, memory: None) -> None:
+def go_on(planner: Planner, visit: Callable[[Task, Memory], None] = lambda task, memory: None) -> None:
     """Remember random rows for every chunk to come."""
     rng = np.random.default_rng(1)
-    while (plan := planner.next_task()) is not None:
-        visit(*plan)
-        bars = len(plan[0].bar_positions)
-        planner.remember(random_rows(rng, 12, bars), planner.next_bar, bars)
+    while (step := planner.next_task()) is not None:
+        visit(*step)
+        bars = len(step[0].bar_positions)
+        planner.remember(random_rows(rng, 12, bars), bars)
+
+
+def kinds_told(model: ChunkTransformer, monkeypatch: pytest.MonkeyPatch) -> list[dict[int, list[int]]]:
+    """Will hold, for each memory made from now on, how many rows of each kind it has."""
+    told: list[dict[int, list[int]]] = []
+    inner = model.remember
+
+    def spy(encoded: torch.Tensor, times: torch.Tensor, kinds: torch.Tensor) -> Memory:
+        told.append({int(kind): torch.flatten(torch.argwhere(kinds == kind)).tolist() for kind in kinds.unique()})
+        return inner(encoded, times, kinds)
+
+    monkeypatch.setattr(model, "remember", spy)
+    return told
 
 
 # ---- borders and sizes -----------------------------------------------------------------------------------------------
@@ -77,10 +109,19 @@ def test_a_short_chunk_stands_at_the_beginning() -> None:
 def test_coming_chunks_are_usual_ones_and_what_is_left(bar_s: np.ndarray, usual: int) -> None:
     sizes = coming_chunks(bar_s, usual)
     assert sum(sizes) == len(bar_s)
-    assert all(size == usual for size in sizes[:-1])
-    assert 1 <= sizes[-1] <= MAX_CHUNK_BARS
-    if 1.5 * usual <= MAX_CHUNK_BARS and len(sizes) > 1:
-        assert usual / 2 < sizes[-1] <= 1.5 * usual
+    assert all(size == usual for size in sizes[:-2])
+    assert all(1 <= size <= MAX_CHUNK_BARS for size in sizes)
+    if len(sizes) > 1:
+        assert all(usual / 2 <= size <= 1.5 * usual + 0.5 for size in sizes[-2:])
+
+
+@pytest.mark.parametrize(
+    ("bars", "usual", "sizes"),
+    [(0, 4, []), (1, 4, [1]), (6, 4, [6]), (7, 4, [4, 3]), (9, 4, [4, 5]), (12, 8, [12]), (13, 8, [8, 5]),
+     (17, 16, [9, 8])],
+)  # fmt: skip
+def test_no_chunk_is_a_scrap(bars: int, usual: int, sizes: list[int]) -> None:
+    assert coming_chunks(np.full(bars, 2.0), usual) == sizes
 
 
 def test_bars_in_positions_and_beats() -> None:
@@ -91,7 +132,7 @@ def test_bars_in_positions_and_beats() -> None:
 
 def test_tasks_follow_one_another_to_the_last_bar(model: ChunkTransformer) -> None:
     bars = Bars(np.full(35, 3.0), np.concatenate([np.full(20, 2.0), np.full(15, 2.2)]))
-    planner = Planner(model, MemoryConfig(), random_rows(np.random.default_rng(0), 60, 20), bars, 20)
+    planner = Planner(model, MemoryConfig(), plan_of(random_rows(np.random.default_rng(0), 60, 20), bars, 20))
     tasks: list[Task] = []
     go_on(planner, lambda task, _: tasks.append(task))
     assert [task.first_bar for task in tasks] == [20, 24, 28, 32][: len(tasks)]
@@ -160,7 +201,7 @@ def test_the_song_is_recalled_where_it_is_like_what_was_just_written(
     model: ChunkTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planner = planner_of(model, 8, 2)
-    planner.remember(planner.chunks[3].rows, planner.next_bar, CHUNK)
+    planner.remember(planner.chunks[3].rows, CHUNK)
     asked, inner = [], model.remember
     monkeypatch.setattr(model, "remember", lambda *given: asked.append(given) or inner(*given))
     planner.next_task()
@@ -181,6 +222,92 @@ def test_a_song_longer_than_is_read_keeps_its_opening_and_its_latest_chunks(mode
     assert planner.next_task() is None
 
 
+# ---- what follows ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [0, 1, 5])
+@pytest.mark.parametrize("new", [1, 3])
+def test_what_follows_is_looked_at_from_the_last_chunk_only(
+    before: int, new: int, model: ChunkTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = Planner(model, MemoryConfig(), inside_plan((before, new, 2)))
+    told = kinds_told(model, monkeypatch)
+    go_on(planner)
+    first_alone = 1 if before == 0 else 0  # with nothing else to look at
+    assert [AFTER in kinds for kinds in told] == [i < first_alone or i == new - 1 for i in range(new)]
+    following = planner.following[0]
+    assert following.first_bar == CHUNK * (before + new) and following.encoded is not None
+    assert len(told[-1][AFTER]) == len(following.encoded)
+    recent = sum(kind >= RECENT for kind in told[-1])
+    assert recent <= planner.memory.recent_chunks - 1
+
+
+def test_nothing_that_follows_is_looked_at_where_the_song_ends(
+    model: ChunkTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = planner_of(model, 4, 3)
+    told = kinds_told(model, monkeypatch)
+    go_on(planner)
+    assert planner.following == [] and not any(AFTER in kinds for kinds in told)
+
+
+def test_only_the_nearest_of_what_follows_is_read(model: ChunkTransformer) -> None:
+    planner = Planner(model, MemoryConfig(), inside_plan((2, 1, 3 * MAX_FOLLOWING_CHUNKS)))
+    assert len(planner.following) <= 1 + MAX_FOLLOWING_CHUNKS
+    firsts = [chunk.first_bar for chunk in planner.following]
+    assert firsts == list(range(3 * CHUNK, (3 + len(firsts)) * CHUNK, CHUNK))
+    assert planner.song == planner.chunks + planner.following
+    go_on(planner)
+    assert planner.song_chunks == 2 and len(planner.song) == 2 + len(firsts)
+
+
+def test_chunks_left_count_what_follows(model: ChunkTransformer) -> None:
+    def told_left(end: str, after: int) -> list[int]:
+        left: list[int] = []
+        plan = inside_plan((3, 3, after), end=end)
+        go_on(Planner(model, MemoryConfig(), plan), lambda task, _: left.append(int(task.conditions[LEFT])))
+        return left
+
+    def bins(*counts: int) -> list[int]:
+        return [conditions.chunks_left_bin(n) for n in counts]
+
+    assert told_left("ending", 0) == bins(3, 2, 1)
+    assert told_left("song", 2) == bins(5, 4, 3)
+    assert told_left("loop", 2) == bins(99, 99, 99)
+
+
+def test_sizes_that_are_decided_stand(model: ChunkTransformer) -> None:
+    planner = Planner(model, MemoryConfig(), inside_plan((2, 3, 1), sizes=(5, 7)))
+    sizes: list[int] = []
+    go_on(planner, lambda task, _: sizes.append(len(task.bar_positions)))
+    assert sizes == [5, 7] and planner.next_bar == 5 * CHUNK
+
+
+def test_rows_that_stand_are_told_to_the_task_they_lie_in(model: ChunkTransformer) -> None:
+    fixed = random_rows(np.random.default_rng(2), 200, 3 * CHUNK)
+    fixed = fixed[fixed[:, BAR] != CHUNK + 1]
+    song_fixed = fixed.copy()
+    song_fixed[:, BAR] += 2 * CHUNK
+    planner = Planner(model, MemoryConfig(), inside_plan((2, 3, 1), rows_fixed=song_fixed))
+    told: list[np.ndarray] = []
+    go_on(planner, lambda task, _: told.append(task.fixed))
+    for index, rows in enumerate(told):
+        mine = fixed[fixed[:, BAR] // CHUNK == index].copy()
+        mine[:, BAR] -= index * CHUNK
+        assert np.array_equal(rows, mine)
+    assert sum(map(len, told)) == len(fixed)
+
+
+def test_at_the_very_beginning_the_song_after_it_says_what_it_is_like(model: ChunkTransformer) -> None:
+    plan = inside_plan((0, 2, 3))
+    planner = Planner(model, MemoryConfig(), plan)
+    assert (planner.held[[DENSITY, LOUDNESS, REGISTER]] > 0).all()
+    assert set(np.flatnonzero(planner.programs).tolist()) <= programs_in(plan.rows_after)
+    assert planner.usual == CHUNK
+    go_on(planner)
+    assert planner.song_chunks == 0 and len(planner.chunks) == 2
+
+
 def test_the_longest_song_read_in_full_has_no_gap(model: ChunkTransformer) -> None:
     for chunks in (MAX_KNOWN_CHUNKS, MAX_KNOWN_CHUNKS + 1):
         planner = planner_of(model, chunks, 1, notes_per_bar=1)
@@ -190,14 +317,14 @@ def test_the_longest_song_read_in_full_has_no_gap(model: ChunkTransformer) -> No
 
 def test_overfull_chunks_are_thinned_before_they_are_remembered(model: ChunkTransformer) -> None:
     rows = random_rows(np.random.default_rng(0), 3000, CHUNK)
-    planner = Planner(model, MemoryConfig(), rows, bars_of_4_4(2 * CHUNK), CHUNK)
+    planner = Planner(model, MemoryConfig(), plan_of(rows, bars_of_4_4(2 * CHUNK), CHUNK))
     assert len(rows) > 512 == len(planner.chunks[0].rows)
 
 
 def test_a_song_with_silent_chunks_can_be_planned(model: ChunkTransformer) -> None:
     rows = random_rows(np.random.default_rng(0), 60, 8 * CHUNK)
     rows = rows[(rows[:, BAR] < CHUNK) | (rows[:, BAR] >= 7 * CHUNK)]
-    planner = Planner(model, MemoryConfig(), rows, bars_of_4_4(12 * CHUNK), 8 * CHUNK)
+    planner = Planner(model, MemoryConfig(), plan_of(rows, bars_of_4_4(12 * CHUNK), 8 * CHUNK))
     assert [len(chunk.rows) > 0 for chunk in planner.chunks] == [True, *[False] * 6, True]
     go_on(planner)
     assert len(planner.chunks) == 12
@@ -221,7 +348,7 @@ def test_conditions_of_the_song_are_held(model: ChunkTransformer) -> None:
         assert (task.conditions[notes] == held[notes]).all() and (held[notes] > 0).all()
         assert task.conditions[BARS] == CHUNK and task.conditions[METER] == 48
         assert set(np.flatnonzero(task.programs).tolist()) <= played
-        assert task.grammar is planner.grammar
+        assert task.grammar is planner.plan.grammar and len(task.fixed) == 0
     left = [int(task.conditions[LEFT]) for task in tasks]
     assert left == [conditions.chunks_left_bin(n) for n in range(10, 0, -1)]
 
@@ -234,7 +361,7 @@ def test_held_conditions_follow_the_song(model: ChunkTransformer) -> None:
     loud[:, VELOCITY], loud[:, 5] = 28, 80
     held = []
     for song in (rows, loud, rows[::6]):
-        held.append(Planner(model, MemoryConfig(), song, bars_of_4_4(5 * CHUNK), 4 * CHUNK).held)
+        held.append(Planner(model, MemoryConfig(), plan_of(song, bars_of_4_4(5 * CHUNK), 4 * CHUNK)).held)
     plain, louder, thin = held
     assert louder[LOUDNESS] > plain[LOUDNESS] and louder[REGISTER] > plain[REGISTER]
     assert thin[DENSITY] < plain[DENSITY] == louder[DENSITY]
@@ -243,9 +370,9 @@ def test_held_conditions_follow_the_song(model: ChunkTransformer) -> None:
 def test_instruments_that_have_long_stopped_are_not_told(model: ChunkTransformer) -> None:
     rows = random_rows(np.random.default_rng(0), 300, 8 * CHUNK, voices=1)
     rows[:, PROGRAM] = np.where(rows[:, BAR] < 3 * CHUNK, 40, 8)
-    planner = Planner(model, MemoryConfig(), rows, bars_of_4_4(9 * CHUNK), 8 * CHUNK)
+    planner = Planner(model, MemoryConfig(), plan_of(rows, bars_of_4_4(9 * CHUNK), 8 * CHUNK))
     assert np.flatnonzero(planner.programs).tolist() == [8]
-    assert planner.grammar.pitches[40].any()  # but they may come back
+    assert planner.plan.grammar.pitches[40].any()  # but they may come back
 
 
 def test_a_larger_memory_is_used(model: ChunkTransformer) -> None:

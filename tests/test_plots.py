@@ -1,8 +1,9 @@
-"""The piano roll: right size, right colours on either side of the seam, drums apart, nothing half-written."""
+"""The piano roll: a colour a track, original and new told apart by every eye, drums apart, nothing half-written."""
 
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
+from songs import type_0_song
 
-from midiex import plots
+from midiex import plots, score
 from midiex.errors import BadInput
 from midiex.plots import piano_roll
 
@@ -31,41 +33,121 @@ def write_song(path: Path, names: Sequence[str] = ("Lead", "Bass"), drums: bool 
     return path
 
 
-def has_colour(picture: np.ndarray, colour: str, columns: slice) -> bool:
-    """Whether a (H, W, 4) picture shows a note of the colour: the legend, in the top of the picture, does not count."""
-    part = picture[60:, columns, :3]
-    return bool((np.abs(part - np.array(to_rgb(colour))) < 0.02).all(axis=2).any())
+def share(picture: np.ndarray, colour: str | Sequence[float], columns: slice = slice(None)) -> float:
+    """Share of a (H, W, 4) picture's pixels that have the colour, below the strip of original and new."""
+    part = picture[95:, columns, :3]
+    return float((np.abs(part - np.array(to_rgb(colour))) < 0.02).all(axis=2).mean())
 
 
-def test_the_seam_parts_the_colours(tmp_path: Path) -> None:
+def muted(colour: str) -> np.ndarray:
+    """The colour of a track in the original."""
+    return np.array(to_rgb(colour)) + plots._MUTED * (1 - np.array(to_rgb(colour)))
+
+
+def column(time_s: float, length_s: float) -> int:
+    return round(plots.SIZE_PX[0] * (plots.LEFT + (plots.RIGHT - plots.LEFT) * time_s / length_s))
+
+
+def strip_of(picture: np.ndarray) -> np.ndarray:
+    """Brightness along the strip of original and new, without the names in its middle rows: (W,)."""
+    return picture[79, :, :3].mean(axis=1)
+
+
+def test_an_extension_is_told_from_its_original(tmp_path: Path) -> None:
     song, target = write_song(tmp_path / "a.mid"), tmp_path / "a.png"
     before = song.read_bytes()
-    piano_roll(song, target, seam_s=8.0, chunk_borders_s=[12.0], title="A song", bar_times_s=np.arange(0, 16, 2.0))
+    piano_roll(song, target, [(8.0, 16.0)], chunk_borders_s=[12.0], title="A song", bar_times_s=np.arange(0, 16, 2.0))
     picture = imread(target)
     assert picture.shape[:2] == (660, 1760)
-    middle = round(1760 * (0.045 + 0.94 / 2))  # 8 of 16 s
-    assert has_colour(picture, plots.ORIGINAL, slice(0, middle - 3))
-    assert not has_colour(picture, plots.NEW, slice(0, middle - 3))
-    assert has_colour(picture, plots.NEW, slice(middle + 3, None))
-    assert not has_colour(picture, plots.ORIGINAL, slice(middle + 3, None))
+    old, new = slice(column(0, 16), column(8, 16) - 3), slice(column(8, 16) + 3, column(16, 16))
+    for colour in plots.TRACKS[:3]:  # every track keeps its colour, a little paler in the original
+        assert share(picture, muted(colour), old) and not share(picture, colour, old)
+        assert share(picture, colour, new) and not share(picture, muted(colour), new)
+    assert share(picture, "white", old) > 0.5 and not share(picture, plots.TINT, old)
+    assert share(picture, plots.TINT, new) > 0.5 and share(picture, "white", new) < 0.15  # the margin beneath
+    assert np.median(strip_of(picture)[old]) > 0.85 and np.median(strip_of(picture)[new]) < 0.25
     assert song.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mid", "a.png"]
 
 
-def test_without_a_seam_every_instrument_has_its_colour(tmp_path: Path) -> None:
+def test_after_a_filled_passage_the_original_goes_on(tmp_path: Path) -> None:
+    piano_roll(write_song(tmp_path / "a.mid"), tmp_path / "a.png", [(12.0, 13.0), (4.0, 8.0)])
+    picture = imread(tmp_path / "a.png")
+    for start, end, new in ((0, 4, False), (4, 8, True), (8, 12, False), (12, 13, True), (13, 16, False)):
+        part = slice(column(start, 16) + 3, column(end, 16) - 3)
+        assert (share(picture, plots.TINT, part) > 0.5) == new
+        assert (share(picture, plots.TRACKS[0], part) > 0) == new
+        assert (np.median(strip_of(picture)[part]) < 0.25) == new
+
+
+def test_original_and_new_differ_in_grey(tmp_path: Path) -> None:
+    def grey(colour: str) -> float:
+        return float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114)))
+
+    assert grey(plots.PALE) - grey(plots.INK) > 0.5  # the strips
+    assert 1 - grey(plots.TINT) > 0.05  # the paper
+    assert grey(plots.NEW) - grey(plots.ORIGINAL) > 0.2  # lines
+
+
+def test_without_new_music_there_is_neither_tint_nor_strip(tmp_path: Path) -> None:
     piano_roll(write_song(tmp_path / "a.mid"), tmp_path / "a.png")
     picture = imread(tmp_path / "a.png")
-    for colour in plots.INSTRUMENTS[:3]:
-        assert has_colour(picture, colour, slice(None))
-    assert not has_colour(picture, plots.INSTRUMENTS[3], slice(None))
+    for colour in plots.TRACKS[:3]:
+        assert share(picture, colour)
+    assert not share(picture, plots.TRACKS[3]) and not share(picture, plots.TINT)
+    assert np.median(strip_of(picture)) == 1
 
 
 def test_drums_are_drawn_in_a_lane_beneath(tmp_path: Path) -> None:
     song = write_song(tmp_path / "a.mid", names=(), drums=True)
-    piano_roll(song, tmp_path / "a.png", seam_s=99.0)
+    piano_roll(song, tmp_path / "a.png")
     picture = imread(tmp_path / "a.png")
-    assert has_colour(picture[500:], plots.ORIGINAL, slice(None))
-    assert not has_colour(picture[:500], plots.ORIGINAL, slice(None))
+    assert share(picture[400:], plots.TRACKS[0])
+    assert not share(picture[:480], plots.TRACKS[0])
+
+
+def test_every_track_has_its_name_and_every_channel_of_a_shared_one(tmp_path: Path) -> None:
+    twins = score.read(write_song(tmp_path / "a.mid", names=("Violin", "Violin", "Horn")))
+    assert plots._notes(twins).names == ("Violin", "Violin 2", "Horn", "Kit")
+    together = score.read(type_0_song(tmp_path / "b.mid"))
+    assert {"Electric Bass (fi…", "Drums"} < set(plots._notes(together).names)
+
+
+def test_a_narrow_passage_is_named_beside_it(tmp_path: Path) -> None:
+    names = []
+    for spans in ([(100.0, 102.0)], [(198.0, 200.0)], [(100.0, 130.0)]):
+        strip = plots.add_strip(plots.paper(""), plots.LEFT, 0.86, 0.94)
+        plots.draw_strip(strip, spans, 200.0)
+        names.append([text.get_text() for text in strip.texts])
+    assert names == [["original", " ◂ new", "original"], ["original", "new ▸ "], ["original", "new", "original"]]
+
+
+def test_bar_numbers_do_not_overlap() -> None:
+    axes = plots.add_strip(plots.paper(""), plots.LEFT, 0.86, 0.94)
+    bars_s = np.concatenate([np.arange(0, 100, 4.0), np.arange(100, 110, 0.5), [300.0]])
+    axes.set_xlim(0, 300)
+    plots.number_bars(axes, bars_s, 300.0)
+    numbers = [int(label.get_text()) for label in axes.get_xticklabels()]
+    places_px = bars_s[np.array(numbers) - 1] / 300 * 0.94 * plots.SIZE_PX[0]
+    assert numbers[0] == 1 and len(bars_s) not in numbers  # the last border starts no bar
+    assert (np.diff(places_px) > 26).all()
+
+
+def test_spans_are_put_in_order_and_joined() -> None:
+    assert plots.clean_spans([(8, 9), (1, 2), (2, 3)]) == [(1, 3), (8, 9)]
+    inside = plots.is_new(np.array([0.5, 1.0, 1.9999, 2.5, 3.0, 8.0]), [(1.0, 3.0), (8.0, 9.0)])
+    assert inside.tolist() == [False, True, True, True, False, True]
+    for wrong in ((3.0, 2.0), (-1.0, 2.0), (0.0, float("inf")), (float("nan"), 1.0)):
+        with pytest.raises(BadInput, match="span of new music"):
+            plots.clean_spans([wrong])
+
+
+def test_a_long_title_gives_way_to_the_legend() -> None:
+    figure = plots.paper("x" * 70)
+    plots._draw_legend(figure, [("a name of some length", "red")] * 14)
+    title, legend = figure.texts[0], figure.legends[0]
+    assert title.get_text().endswith("…") and 10 < len(title.get_text()) < 60
+    assert title.get_window_extent().x1 < legend.get_window_extent().x0
 
 
 def test_same_song_same_picture(tmp_path: Path) -> None:
@@ -76,23 +158,25 @@ def test_same_song_same_picture(tmp_path: Path) -> None:
 
 
 def test_louder_notes_are_stronger(tmp_path: Path) -> None:
-    notes = plots._read(write_song(tmp_path / "a.mid"))
+    notes = plots._notes(score.read(write_song(tmp_path / "a.mid")))
     soft = plots._Notes(**{**vars(notes), "velocity": notes.velocity // 4})
-    for seam_s in (None, 4.0):
-        assert (plots._colours(soft, seam_s)[0][:, 3] < plots._colours(notes, seam_s)[0][:, 3]).all()
+    for spans in ([], [(4.0, 8.0)]):
+        assert (plots._colours(soft, spans)[0][:, 3] < plots._colours(notes, spans)[0][:, 3]).all()
 
 
 def test_odd_names_and_many_instruments_are_drawn(tmp_path: Path) -> None:
     names = ("$5 and $x^{", "_hidden", "", "n\u00f6t\u00e9", "x" * 200, *(f"Voice {n}" for n in range(30)))
     song = write_song(tmp_path / "a.mid", names=[name.encode().decode("latin1") for name in names], beats=2)
-    piano_roll(song, tmp_path / "a.png", title="100 $ for \u66f2 $")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        piano_roll(song, tmp_path / "a.png", title="100 $ for \u66f2 $ " + 30 * "$")
     assert imread(tmp_path / "a.png").shape[:2] == (660, 1760)
 
 
 def test_five_minutes_make_a_small_picture(tmp_path: Path) -> None:
     song = write_song(tmp_path / "a.mid", names=tuple("abcdef"), beats=600)
     borders_s = list(np.arange(10, 300, 10.0))
-    piano_roll(song, tmp_path / "a.png", 60.0, borders_s, "Long", list(np.arange(0, 300, 2.0)))
+    piano_roll(song, tmp_path / "a.png", [(60.0, 300.0)], borders_s, "Long", list(np.arange(0, 300, 2.0)))
     assert (tmp_path / "a.png").stat().st_size < 400_000
 
 
@@ -119,4 +203,4 @@ def test_errors_are_one_sentence_and_leave_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seconds", "says"), [(0, "0:00"), (59.9, "0:59"), (125.2, "2:05"), (3600, "60:00")])
 def test_clock(seconds: float, says: str) -> None:
-    assert plots._clock(seconds) == says
+    assert plots.clock(seconds) == says

@@ -10,11 +10,13 @@ from songs import EXAMPLES, rows_of, talkative_model
 
 from midiex import ranking, score, tokens
 from midiex.config import MemoryConfig
-from midiex.planner import Bars, Planner
-from midiex.ranking import WEIGHTS, Before, Style, faults, terms
+from midiex.constraints import Grammar
+from midiex.planner import Bars, Plan, Planner
+from midiex.ranking import WEIGHTS, Before, Fit, Style
 from midiex.tokens import BAR, DRUM_PROGRAM, DURATION, PITCH, POSITION, PROGRAM, VELOCITY
 
-BARS, SECONDS, NLL = 4, 8.0, 5.0
+BARS, SECONDS = 4, 8.0
+USUAL = set(WEIGHTS) - {"ending"}  # the terms of every chunk but the last
 PITCHES = (60, 64, 67, 65, 62, 71, 69, 72)
 
 
@@ -35,21 +37,32 @@ ROWS = phrase()
 OTHER = rows_of(*[(bar, 6 * i + 3, 0, 50 + 3 * bar + i, 11, 16) for bar in range(BARS) for i in range(8)])
 
 
-def style_of(*chunks: np.ndarray, nll: float | None = NLL) -> Style:
-    return Style.of([(rows, BARS, SECONDS) for rows in chunks], 48, nll)
+def style_of(*chunks: np.ndarray) -> Style:
+    return Style.of([(rows, BARS, SECONDS) for rows in chunks], 48)
 
 
 def before(rows: np.ndarray = ROWS) -> Before:
     return Before(rows, BARS, 48)
 
 
+def fit(style: Style, last: Before | None = None, seconds: float = SECONDS, lands: bool = False) -> Fit:
+    return Fit(style, before() if last is None else last, BARS, seconds, lands)
+
+
+def terms(rows: np.ndarray, style: Style, last: Before | None = None, seconds: float = SECONDS) -> dict[str, float]:
+    return fit(style, last, seconds).terms(rows)
+
+
+def faults(rows: np.ndarray, style: Style, last: Before | None = None, lands: bool = False) -> list[str]:
+    return fit(style, last, lands=lands).faults(rows)
+
+
 # ---- terms -----------------------------------------------------------------------------------------------------------
 
 
 def test_more_of_the_same_costs_nothing() -> None:
-    found = terms(ROWS, NLL, SECONDS, style_of(ROWS, ROWS), before())
-    assert set(found) == set(WEIGHTS)
-    assert found == pytest.approx(dict.fromkeys(WEIGHTS, 0.0), abs=1e-9)
+    found = terms(ROWS, style_of(ROWS, ROWS))
+    assert found == pytest.approx(dict.fromkeys(USUAL, 0.0), abs=1e-9)
     assert ranking.score(found) == pytest.approx(0, abs=1e-9)
 
 
@@ -106,49 +119,38 @@ def late(step: float) -> np.ndarray:
     ],
 )
 def test_each_term_grows_with_its_difference(name: str, make: Callable[[float], np.ndarray], only: bool) -> None:
-    found = [terms(make(step), NLL, SECONDS, style_of(ROWS, ROWS), before()) for step in (0, 1, 2, 3)]
+    found = [terms(make(step), style_of(ROWS, ROWS)) for step in (0, 1, 2, 3)]
     values = [f[name] for f in found]
     assert values[0] == pytest.approx(0, abs=1e-9)
     assert all(a < b for a, b in zip(values, values[1:], strict=False)), values
     if only:
-        assert all(found[-1][other] == pytest.approx(0, abs=1e-9) for other in WEIGHTS if other != name)
+        assert all(found[-1][other] == pytest.approx(0, abs=1e-9) for other in USUAL if other != name)
     assert [ranking.score(f) for f in found] == sorted(ranking.score(f) for f in found)
 
 
 def test_octaves_and_drums_do_not_touch_harmony() -> None:
     style = style_of(ROWS, ROWS)
-    assert terms(tuned_up_octaves(1), NLL, SECONDS, style, before())["harmony"] == pytest.approx(0, abs=1e-9)
-    assert terms(tuned_up_octaves(1), NLL, SECONDS, style, before())["register"] == pytest.approx(1)
+    assert terms(tuned_up_octaves(1), style)["harmony"] == pytest.approx(0, abs=1e-9)
+    assert terms(tuned_up_octaves(1), style)["register"] == pytest.approx(1)
     drums = ROWS.copy()
     drums[drums[:, PITCH] >= 128, PITCH] += 1
-    found = terms(drums, NLL, SECONDS, style, before())
+    found = terms(drums, style)
     assert found["harmony"] == pytest.approx(0, abs=1e-9) and found["register"] == 0
 
 
 def test_density_counts_octaves_either_way() -> None:
     style = style_of(ROWS)
-    assert terms(ROWS, NLL, 2 * SECONDS, style, before())["density"] == pytest.approx(1)
-    assert terms(ROWS, NLL, SECONDS / 4, style, before())["density"] == pytest.approx(2)
-
-
-@pytest.mark.parametrize(
-    ("nll", "surprise"), [(NLL, 0), (NLL - 0.9, 0), (NLL - 1.5, 0.5), (NLL + 1, 1), (NLL + 2.5, 2.5), (NLL - 3, 2)]
-)
-def test_surprise_lies_above_the_songs_own_or_far_below(nll: float, surprise: float) -> None:
-    assert terms(ROWS, nll, SECONDS, style_of(ROWS), before())["surprise"] == pytest.approx(surprise)
-
-
-def test_no_surprise_where_the_songs_own_is_unknown() -> None:
-    assert terms(ROWS, 99.0, SECONDS, style_of(ROWS, nll=None), before())["surprise"] == 0
+    assert terms(ROWS, style, seconds=2 * SECONDS)["density"] == pytest.approx(1)
+    assert terms(ROWS, style, seconds=SECONDS / 4)["density"] == pytest.approx(2)
 
 
 def test_repetition_is_measured_against_the_songs_own() -> None:
     repeating, changing = style_of(ROWS, ROWS, ROWS), style_of(ROWS, OTHER, ROWS)
     assert repeating.neighbour_likeness == 1 and changing.neighbour_likeness == 0
     half = np.concatenate([ROWS[ROWS[:, BAR] < 2], OTHER[OTHER[:, BAR] >= 2]])
-    values = [terms(rows, NLL, SECONDS, repeating, before())["repetition"] for rows in (ROWS, half, OTHER)]
+    values = [terms(rows, repeating)["repetition"] for rows in (ROWS, half, OTHER)]
     assert values == sorted(values) and values[0] == 0 and values[2] == 1
-    values = [terms(rows, NLL, SECONDS, changing, before())["repetition"] for rows in (OTHER, half, ROWS)]
+    values = [terms(rows, changing)["repetition"] for rows in (OTHER, half, ROWS)]
     assert values == sorted(values) and values[0] == 0 and values[2] == 1
 
 
@@ -164,15 +166,15 @@ def test_style_is_measured_over_what_is_played() -> None:
 
 def test_drums_alone_have_a_style() -> None:
     drums = ROWS[ROWS[:, PITCH] >= 128]
-    found = terms(drums, NLL, SECONDS, style_of(drums, drums), before(drums))
-    assert found == pytest.approx(dict.fromkeys(WEIGHTS, 0.0), abs=1e-9)
+    found = terms(drums, style_of(drums, drums), before(drums))
+    assert found == pytest.approx(dict.fromkeys(USUAL, 0.0), abs=1e-9)
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_good_chunk_has_no_fault() -> None:
-    assert faults(OTHER, BARS, SECONDS, style_of(ROWS, OTHER), before()) == []
+    assert faults(OTHER, style_of(ROWS, OTHER)) == []
 
 
 @pytest.mark.parametrize(
@@ -187,32 +189,32 @@ def test_a_good_chunk_has_no_fault() -> None:
     ],
 )
 def test_silence_is_a_fault(rows: np.ndarray) -> None:
-    found = faults(rows, BARS, SECONDS, style_of(OTHER, ROWS), before(OTHER))
+    found = faults(rows, style_of(OTHER, ROWS), before(OTHER))
     assert {"silent", "hole"} & set(found)
-    assert "silent" not in faults(ROWS, BARS, SECONDS, style_of(OTHER, ROWS), before(OTHER))
+    assert "silent" not in faults(ROWS, style_of(OTHER, ROWS), before(OTHER))
 
 
 def test_silence_that_nobody_can_avoid_is_none() -> None:
     """Where the chunk before falls silent early, a chunk that begins at once is not to blame."""
     early = ROWS[ROWS[:, BAR] == 0]
     style = style_of(ROWS, OTHER)
-    assert faults(OTHER, BARS, SECONDS, style, before(early)) == ["hole"]  # begins an eighth of a beat late
+    assert faults(OTHER, style, before(early)) == ["hole"]  # begins an eighth of a beat late
     downbeat = np.concatenate([rows_of((0, 0, 0, 50)), OTHER])
-    assert faults(downbeat, BARS, SECONDS, style, before(early)) == []
+    assert faults(downbeat, style, before(early)) == []
 
 
 def test_rests_of_the_song_are_no_fault() -> None:
     rests = [ROWS[ROWS[:, BAR] != bar] for bar in range(BARS)]
     for rest in rests:
         style = style_of(OTHER, rest, ROWS)
-        assert "silent" not in faults(rest, BARS, SECONDS, style, before(OTHER))
-        assert "silent" in faults(rest[rest[:, BAR] == rest[0, BAR]], BARS, SECONDS, style, before(OTHER))
+        assert "silent" not in faults(rest, style, before(OTHER))
+        assert "silent" in faults(rest[rest[:, BAR] == rest[0, BAR]], style, before(OTHER))
 
 
 def test_one_note_over_and_over_is_stuck() -> None:
     style = style_of(ROWS, OTHER)
     hammered = rows_of(*[(bar, 6 * i, 0, 60) for bar in range(BARS) for i in range(8)])
-    assert "stuck" in faults(hammered, BARS, SECONDS, style, before())
+    assert "stuck" in faults(hammered, style)
     assert ranking.is_stuck(hammered, style) and not ranking.is_stuck(ROWS, style)
     two = rows_of(*[(bar, 6 * i, 0, 60 + i % 2) for bar in range(BARS) for i in range(8)])
     assert not ranking.is_stuck(two, style)
@@ -231,26 +233,26 @@ def test_a_songs_own_repeated_notes_are_not_stuck() -> None:
 
 def test_the_chunk_before_again_is_looping() -> None:
     style = style_of(ROWS, OTHER)
-    assert faults(ROWS, BARS, SECONDS, style, before(ROWS)) == ["looping"]
+    assert faults(ROWS, style, before(ROWS)) == ["looping"]
     played = louder(1)
     played[:, DURATION] += 1
-    assert faults(played, BARS, SECONDS, style, before(ROWS)) == ["looping"]  # the same notes however they are played
-    assert faults(ROWS, BARS, SECONDS, style, before(OTHER)) == []
-    assert faults(ROWS, BARS, SECONDS, style_of(ROWS, ROWS, ROWS), before(ROWS)) == []  # as the song does
+    assert faults(played, style, before(ROWS)) == ["looping"]  # the same notes however they are played
+    assert faults(ROWS, style, before(OTHER)) == []
+    assert faults(ROWS, style_of(ROWS, ROWS, ROWS), before(ROWS)) == []  # as the song does
 
 
 def test_one_bar_over_and_over_is_looping() -> None:
     bar = ROWS[ROWS[:, BAR] == 1]
     same = np.concatenate([bar + np.eye(8, dtype=np.int32)[BAR] * (i - 1) for i in range(BARS)])
-    assert faults(same, BARS, SECONDS, style_of(ROWS, OTHER), before(OTHER)) == ["looping"]
-    assert faults(same, BARS, SECONDS, style_of(ROWS, same, OTHER), before(OTHER)) == []  # as the song does
+    assert faults(same, style_of(ROWS, OTHER), before(OTHER)) == ["looping"]
+    assert faults(same, style_of(ROWS, same, OTHER), before(OTHER)) == []  # as the song does
     pair = np.concatenate([ROWS[ROWS[:, BAR] < 2], ROWS[ROWS[:, BAR] < 2] + np.eye(8, dtype=np.int32)[BAR] * 2])
-    assert faults(pair, BARS, SECONDS, style_of(ROWS, OTHER), before(OTHER)) == []  # two bars in turn are music
+    assert faults(pair, style_of(ROWS, OTHER), before(OTHER)) == []  # two bars in turn are music
 
 
 def test_a_chunk_that_the_song_once_repeats_may_be_repeated() -> None:
     style = style_of(ROWS, ROWS, OTHER, phrase(pitches=(50, 53, 57, 60)), OTHER)
-    assert faults(ROWS, BARS, SECONDS, style, before(ROWS)) == []
+    assert faults(ROWS, style, before(ROWS)) == []
 
 
 @pytest.mark.parametrize("name", ["piano_nocturne", "band_groove", "small_orchestra", "chiptune_loop"])
@@ -259,19 +261,21 @@ def test_the_examples_own_chunks_have_no_fault(name: str) -> None:
     rows = tokens.encode(tokens.notes_of(song.score), tokens.voice_ids(song.score), song.grid)
     bars = Bars(song.grid.bar_beats, song.grid.bar_s)
     count = int(rows[-1, BAR]) + 1
-    chunks = Planner(talkative_model(), MemoryConfig(), rows, bars, count).chunks
+    plan = Plan(bars, count, 0, rows, rows[:0], rows[:0], Grammar.of(rows, count), "ending")
+    chunks = Planner(talkative_model(), MemoryConfig(), plan).chunks
     lengths_s = [float(bars.seconds[c.first_bar : c.first_bar + c.bars].sum()) for c in chunks]
     positions = int(bars.positions[0])
     style = Style.of([(c.rows, c.bars, s) for c, s in zip(chunks, lengths_s, strict=True)], positions)
     for earlier, chunk, length_s in zip(chunks, chunks[1:], lengths_s[1:], strict=False):
         last = Before(earlier.rows, earlier.bars, positions)
-        assert faults(chunk.rows, chunk.bars, length_s, style, last) == []
+        judge = Fit(style, last, chunk.bars, length_s)
+        assert judge.faults(chunk.rows) == []
         other = chunk.rows.copy()
         other[other[:, PITCH] < 128, PITCH] += 6
         other[:, POSITION] += 1
-        good, poor = (ranking.score(terms(rows, NLL, length_s, style, last)) for rows in (chunk.rows, other))
+        good, poor = (ranking.score(judge.terms(rows)) for rows in (chunk.rows, other))
         assert good < poor
-        assert faults(chunk.rows, chunk.bars, 20 * length_s, style, last) == ["silent"]
+        assert Fit(style, last, chunk.bars, 20 * length_s).faults(chunk.rows) == ["silent"]
 
 
 def test_scores_are_sums_by_weight() -> None:
@@ -280,3 +284,58 @@ def test_scores_are_sums_by_weight() -> None:
     for name, weight in WEIGHTS.items():
         assert weight > 0
         assert ranking.score(found | {name: 2.0}) == pytest.approx(2 * weight)
+
+
+# ---- the last chunk, and the first -----------------------------------------------------------------------------------
+
+
+def ending_on(position: int, *pitches: int) -> np.ndarray:
+    """The phrase's first bars, and in the last one only these tuned notes."""
+    last = rows_of(*[(BARS - 1, position, 0, pitch, 30) for pitch in pitches], (BARS - 1, position, DRUM_PROGRAM, 36))
+    return tokens.sort_rows(np.concatenate([ROWS[ROWS[:, BAR] < BARS - 1], last]))
+
+
+def test_a_last_chunk_lands_on_the_key_note_early_in_its_last_bar() -> None:
+    in_c = style_of(rows_of(*[(0, 0, 0, pitch) for pitch in (60, 60, 64, 67, 65, 71, 72)]))
+    cost = {
+        name: fit(in_c, lands=True).terms(rows)["ending"]
+        for name, rows in {
+            "home": ending_on(0, 48, 64, 67),
+            "in the middle": ending_on(24, 48),
+            "late": ending_on(36, 48),
+            "last": ending_on(47, 48),
+            "on the fifth": ending_on(0, 43, 60),
+            "drums": ending_on(0),
+        }.items()
+    }
+    assert cost["home"] == cost["in the middle"] == cost["drums"] == 0
+    assert 0 < cost["late"] < cost["last"] < cost["on the fifth"] == 1
+    assert "ending" not in fit(in_c).terms(ROWS)
+    found = fit(in_c, lands=True).terms(ROWS)
+    assert set(found) == set(WEIGHTS)
+    plain = ranking.score(fit(in_c).terms(ROWS))
+    assert ranking.score(found) == pytest.approx(plain + WEIGHTS["ending"] * found["ending"])
+
+
+def test_a_last_chunk_may_ring_out_and_no_other() -> None:
+    rings = ending_on(0, 48)
+    style = style_of(ROWS, OTHER)
+    assert faults(rings, style, before(OTHER)) == ["hole"]
+    assert faults(rings, style, before(OTHER), lands=True) == []
+    empty = ROWS[ROWS[:, BAR] < BARS - 1]
+    assert "silent" in faults(empty, style, before(OTHER), lands=True)
+
+
+def test_a_rest_inside_that_the_song_never_takes_is_a_hole() -> None:
+    style = style_of(ROWS, OTHER)
+    at = ROWS[:, BAR] * 48 + ROWS[:, POSITION]
+    assert faults(ROWS[(at <= 60) | (at >= 120)], style, before(OTHER)) == ["hole"]
+    assert faults(ROWS[(at <= 60) | (at >= 84)], style, before(OTHER)) == []  # half a bar nobody minds
+
+
+def test_without_a_chunk_before_nothing_is_repeated() -> None:
+    style, nothing = style_of(ROWS, OTHER), Before(ROWS[:0], 0, 48)
+    assert terms(ROWS, style, nothing)["repetition"] == 0
+    assert faults(ROWS, style, nothing) == []
+    late_by_a_bar = ROWS[ROWS[:, BAR] > 0]
+    assert terms(late_by_a_bar, style, nothing)["seam"] > 0

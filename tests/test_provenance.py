@@ -1,0 +1,88 @@
+"""What midiex notes about what it wrote: read back as written, and never mistaken for something else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import mido
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from songs import riff, tempo, write_midi
+
+from midiex import provenance, score
+from midiex.provenance import PREFIX, Provenance
+
+NOTE = Provenance(1920, 7, "0123456789ab", "0.2.0", "ending", (1, 2), ((0, 4, 7), (7680, 4, 7), (15360, 3, 9)))
+BAR = 4 * 480
+
+
+def song_with(path: Path, *texts: tuple[int, str], bars: int = 16) -> score.Song:
+    events = [(tick, mido.MetaMessage("text", text=text)) for tick, text in texts]
+    return score.read(write_midi(path, [[tempo(0, 120), *events], riff(bars)]))
+
+
+def test_a_note_is_read_as_it_was_written() -> None:
+    assert provenance.read(NOTE.text, 1920) == NOTE
+    assert provenance.read(NOTE.text, 99) == replace(NOTE, tick=99)
+    assert NOTE.text.isascii() and "\n" not in NOTE.text
+
+
+@given(
+    seed=st.integers(0, 2**63),
+    tracks=st.lists(st.integers(0, 99)).map(tuple),
+    chunks=st.lists(st.tuples(st.integers(0, 2**31), st.integers(1, 16), st.integers(0, 2**63))).map(tuple),
+)
+def test_every_note_comes_back(seed: int, tracks: tuple[int, ...], chunks: tuple[tuple[int, int, int], ...]) -> None:
+    note = replace(NOTE, seed=seed, tracks=tracks, chunks=chunks)
+    assert provenance.read(note.text, note.tick) == note
+
+
+def test_one_chunk_gets_another_seed() -> None:
+    changed = NOTE.with_seed(1, 42)
+    assert changed.chunks == ((0, 4, 7), (7680, 4, 42), (15360, 3, 9))
+    assert replace(changed, chunks=NOTE.chunks) == NOTE
+
+
+TOLD = json.loads(NOTE.text[len(PREFIX) :])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "la la la",
+        "midiex",
+        PREFIX,
+        PREFIX + "{",
+        PREFIX + "3",
+        PREFIX + "[]",
+        PREFIX + "null",
+        " " + NOTE.text,
+        NOTE.text[:-20],
+        *[PREFIX + json.dumps({k: v for k, v in TOLD.items() if k != key}) for key in TOLD],
+        *[
+            PREFIX + json.dumps(TOLD | {"chunks": chunks})
+            for chunks in (3, [3], [[0, 4]], [[0, "four", 7]], [[-1, 4, 7]], [[0, 0, 7]], [[0, None, 7]])
+        ],
+    ],
+)
+def test_what_is_no_note_is_none(text: str) -> None:
+    assert provenance.read(text, 0) is None
+
+
+def test_notes_are_found_in_order_among_other_texts(tmp_path: Path) -> None:
+    later = replace(NOTE, tick=8 * BAR, chunks=((0, 2, 5),))
+    song = song_with(tmp_path / "a.mid", (0, "by hand"), (NOTE.tick, NOTE.text), (later.tick, later.text), (1, PREFIX))
+    assert provenance.notes_in(song) == [NOTE, later]
+    assert provenance.notes_in(song_with(tmp_path / "b.mid")) == []
+    assert provenance.spans_s(song_with(tmp_path / "c.mid")) == []
+
+
+def test_spans_are_joined_and_lie_inside_the_song(tmp_path: Path) -> None:
+    one = replace(NOTE, tick=2 * BAR, chunks=((0, 2, 1), (2 * BAR, 1, 1)))
+    two = replace(NOTE, tick=9 * BAR, chunks=((0, 3, 1), (BAR, 1, 1), (4 * BAR, 16, 1)))
+    song = song_with(tmp_path / "a.mid", (one.tick, one.text), (two.tick, two.text))
+    assert provenance.spans_s(song) == [(4.0, 10.0), (18.0, 24.0), (26.0, 32.0)]
