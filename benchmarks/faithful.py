@@ -93,7 +93,8 @@ def seam_figures(notes: Notes, borders_s: np.ndarray, before: int, own: Notes) -
     figures = np.array(
         [bar_figures(own, a, b) for a, b in zip(borders_s[:before], borders_s[1 : before + 1], strict=True)]
     )
-    spread = np.nanstd(np.diff(figures, axis=0), axis=0)
+    steps = [column[~np.isnan(column)] for column in np.diff(figures, axis=0).T]
+    spread = np.array([column.std() if len(column) else 0.0 for column in steps])
     floor = np.array([0.5, 2.0, 1.0])  # less than this nobody hears
     jump = np.abs(bar_figures(notes, seam_s, after_s) - figures[-1]) / np.maximum(spread, floor)
     beat_s = float(np.median(np.diff(borders_s[: before + 1]))) / 4
@@ -148,12 +149,20 @@ def timed(track: Any) -> list[tuple[int, tuple[int, ...], int | None]]:
     return found
 
 
-def outside_equal(original: Any, result: Any, first: int, after: int, shift: int) -> bool:
+def outside_equal(
+    original: Any, result: Any, first: int, after: int, shift: int, rewritten: set[int] | None = None
+) -> bool:
     """Are all events outside the new music (result ticks `first` to `after` + `shift`) those of the original, which
-    goes on from its tick `after`? Releases stay with their notes; at the very border midiex may set channels right."""
+    goes on from its tick `after`? Releases stay with their notes; at the very border midiex may set channels right.
+    Tracks that are not among the `rewritten` (None: all are) must be equal throughout."""
     end = after + shift
-    for old, new in zip(original.tracks, result.tracks, strict=True):
+    for number, (old, new) in enumerate(zip(original.tracks, result.tracks, strict=True)):
         events = timed(old)
+        if rewritten is not None and number not in rewritten:
+            kept = [(t, b) for t, b, _ in timed(new) if b"midiex:" not in bytes(b)]
+            if kept != [(t, b) for t, b, _ in events]:
+                return False
+            continue
         before = [(t, b) for t, b, _ in events if t < first]
         if [(t, b) for t, b, _ in timed(new) if t < first] != before:
             return False
@@ -245,7 +254,8 @@ def edited(song: score.Song, model: Any, out: Path) -> dict[str, Any]:
         path = out.with_stem(f"{out.stem}_{name.replace(' ', '_')}")
         edit.fill(song.path, *places, path, tracks=tracks, model=model, seed=1)
         result = score.read(path)
-        found[name] = outside_equal(song.midi, result.midi, *ticks, 0) and not parses(path, song.path)
+        rewritten = {song.voices[busiest].track} if tracks else None
+        found[name] = outside_equal(song.midi, result.midi, *ticks, 0, rewritten) and not parses(path, song.path)
     path = out.with_stem(f"{out.stem}_insert")
     passage = edit.insert(song.path, places[0], 20, path, model=model, seed=1)
     result = score.read(path)

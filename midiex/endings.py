@@ -32,6 +32,9 @@ FALL = 0.95  # of the usual loudness: where a fade begins
 FADED = 0.6  # of the usual loudness: where it must arrive
 STEADY = 0.02  # of the usual tempo or loudness: a change that is none
 
+AUDIBLE_S = 0.05
+PEDAL_BEATS = 4  # a pedal held this long into the ending began it
+
 VOLUME, EXPRESSION = 7, 11  # controller numbers
 AT_FIRST = {VOLUME: 100, EXPRESSION: 127}  # their values before the first event
 
@@ -66,7 +69,36 @@ def find_ending(song: score.Song, rows: np.ndarray) -> Ending | None:
     ):
         if first is not None:
             starts[kind] = first
-    return Ending(min(starts.values()), tuple(starts)) if starts else None
+    return Ending(_before_pedal(song, min(starts.values()), earliest), tuple(starts)) if starts else None
+
+
+def _before_pedal(song: score.Song, bar: int, earliest: int) -> int:
+    """`bar`, or the bar in which a pedal went down that is held across its beginning for long and for longer than is
+    usual: what rings under it belongs to the ending."""
+    tick = int(song.grid.ticks[bar])
+    for track in song.score.tracks:
+        pedals = track.pedals.numpy()
+        down, length = pedals["time"].astype(np.int64), pedals["duration"]
+        across = (down < tick) & (down + length > tick + PEDAL_BEATS * song.grid.tpq)
+        for start in down[across & (length > 2 * np.median(length))] if across.any() else []:
+            bar = max(earliest, min(bar, int(song.grid.bar_at(start))))
+    return bar
+
+
+def stops_short(song: score.Song, bars: int) -> bool:
+    """Does the song fall silent before the end of its last bar (of `bars` with notes) for longer than it ever does
+    across a bar line? A loop that its file cuts off within a bar does: whoever goes on after that bar leaves a hole."""
+    if bars < 2:
+        return False
+    notes = tokens.notes_of(song.score)
+    order = np.argsort(notes.start_ticks, kind="stable")
+    start_s = song.tempo.to_seconds(notes.start_ticks[order])
+    end_s = np.maximum.accumulate(song.tempo.to_seconds((notes.start_ticks + notes.duration_ticks)[order]))
+    lines_s = song.grid.seconds[1 : bars + 1] - 1e-6
+    after = np.searchsorted(start_s, lines_s)  # the first note at or after each bar line
+    begins_s = np.append(start_s, lines_s[-1])[after]
+    silence_s = np.where(after > 0, begins_s - end_s[np.maximum(after, 1) - 1], 0.0)
+    return bool(silence_s[-1] > silence_s[:-1].max() + AUDIBLE_S)
 
 
 # ---- what is usual -------------------------------------------------------------------------------------------------

@@ -23,18 +23,16 @@ from .chunks import thin
 from .config import Config, GenerateConfig
 from .constraints import Grammar
 from .decoding import Candidate, Memory, Task, write_chunk
-from .endings import find_ending
+from .endings import find_ending, stops_short
 from .errors import BadInput
 from .model import ChunkTransformer
 from .places import bar_at, players
 from .planner import Bars, Plan, Planner
-from .provenance import Provenance
-from .score import Lane, lane_of
-from .splice import Joint, NewNotes, Pedals, splice
+from .provenance import Provenance, carried
+from .splice import Joint, NewNotes, splice
 from .tokens import BAR, POSITION
 
 MAX_SECONDS = 6 * 3600
-HABIT_BARS = 16  # over which the use of the pedal is measured
 LOOP_BARS = 16  # of a loop's beginning that its end is shown
 RETRY_TEMPERATURE = {"silent": 1.1, "hole": 1.05, "stuck": 1.15, "looping": 1.2}  # hotter each time a fault shows
 CLEAR_KEY = 0.6  # correlation from which a key is trusted to end in
@@ -145,25 +143,24 @@ class Passage:
         heard = self.players | self.standing
         rows = rows[np.isin(_voice_of(rows), _voice_of(_as_rows(self.voices[sorted(heard)])))]
         before = rows[rows[:, BAR] < line.before]
-        fixed = rows[:0]
-        after, bars = rows[:0], Bars(line.grid.bar_beats, line.grid.bar_s)
+        fixed, after, bars = rows[:0], rows[:0], Bars(line.grid.bar_beats, line.grid.bar_s)
         end = line.before + line.new
-        if self.leads_to == SONG and line.after is not None:
+        if line.after is not None:
+            inside = (rows[:, BAR] >= line.before) & (rows[:, BAR] < line.after)
+            fixed = rows[inside & np.isin(_voice_of(rows), _voice_of(_as_rows(self.voices[sorted(self.standing)])))]
             after = rows[rows[:, BAR] >= line.after].copy()
             after[:, BAR] += end - line.after
-            inside = (rows[:, BAR] >= line.before) & (rows[:, BAR] < line.after)
-            kept = np.isin(_voice_of(rows), _voice_of(_as_rows(self.voices[sorted(self.standing)])))
-            fixed = rows[inside & kept]
-        elif self.leads_to == LOOP:  # the beginning comes again
+        if self.leads_to == LOOP:  # the beginning comes again
             again = min(LOOP_BARS, line.before)
             after = rows[rows[:, BAR] < again].copy()
             after[:, BAR] += end
             bars = Bars(np.append(bars.beats, bars.beats[:again]), np.append(bars.seconds, bars.seconds[:again]))
-        grammar = Grammar.of(np.concatenate([before, after]) if len(before) + len(after) else rows, end)
+        around = np.concatenate([before, after - line.new * (np.arange(rows.shape[1]) == BAR)])  # without the gap
+        grammar = Grammar.of(around if len(around) else rows, end)
         stay = {(int(program), int(instance)) for program, instance in self.voices[sorted(self.standing)]}
         return Plan(
-            bars, line.before, line.new, before, after, fixed, grammar.without(stay), _final_chord(rows), self.leads_to,
-            self.sizes,
+            bars, line.before, line.new, before, after, fixed, grammar.without(stay), self.leads_to,
+            final=_final_chord(rows), sizes=self.sizes,
         )  # fmt: skip
 
     def _new_rows(self, rows: np.ndarray) -> np.ndarray:
@@ -294,46 +291,17 @@ class Passage:
 
     def midi(self) -> mido.MidiFile:
         """The song's events and the new ones."""
-        notes = self.new_notes()
-        notes, pedals = self._pedalled(notes)
+        notes, pedals = pedal.under_pedal(self.song, self.line, self.new_notes(), self.standing)
         texts = [] if self.replaces else [(self.line.start_tick, _text("text", self._provenance().text))]
-        if self.leads_to == LOOP:
+        if self.leads_to == LOOP and not self.replaces:
             texts.append((self.line.end_tick, _text("marker", "loopEnd")))
         midi = splice(self.song, self.joint, notes, pedals, texts)
+        told = carried(self.song, self.line.start_tick, self.joint.resume_tick, self.joint.shift_ticks)
         if self.replaces:
-            old, new = (note.text for note in self.replaces)
-            for message in (message for track in midi.tracks for message in track if message.type == "text"):
-                message.text = new if message.text == old else message.text
+            told = {self.replaces[0].text: self.replaces[1].text}  # all other chunks are where they were
+        for message in (message for track in midi.tracks for message in track if message.type == "text"):
+            message.text = told.get(message.text, message.text)
         return midi
-
-    def _pedalled(self, notes: NewNotes) -> tuple[NewNotes, Pedals]:
-        """Notes with their keys let go under new spans of the pedal, on lanes whose voices use it in the song."""
-        song, tpq = self.song, self.song.grid.tpq
-        until = self.line.start_tick
-        since = int(song.grid.ticks[max(0, self.line.before - HABIT_BARS)])
-        lanes: dict[Lane, list[int]] = {}
-        for index, voice in enumerate(song.voices):
-            lanes.setdefault(lane_of(song.midi, voice.track, voice.channel), []).append(index)
-        duration, pedals = notes.duration_ticks.copy(), {}
-        sounding = tokens.notes_of(song.score)
-        for lane, voices in lanes.items():
-            if set(voices) & self.standing:
-                continue
-            mine = np.isin(sounding.track, voices) & (sounding.start_ticks >= since) & (sounding.start_ticks < until)
-            pressed = np.concatenate([track.notes.numpy()["duration"] for track in song.score.tracks])
-            spans = song.score.tracks[voices[0]].pedals.numpy()
-            down_up = np.stack([spans["time"], spans["time"] + spans["duration"]], 1)
-            down_up = np.clip(down_up, since, until)
-            habit = pedal.habit(pressed[mine], sounding.duration_ticks[mine], down_up, until - since)
-            new = np.isin(notes.voice, voices)
-            if habit is None or not new.any():
-                continue
-            start = notes.start_ticks[new]
-            pedals[lane] = pedal.spans(start, duration[new], tpq, self.line.end_tick)
-            under_pedal = pedal.let_go(start, duration[new], pedals[lane], habit)
-            last = start + duration[new] == self.line.end_tick  # nobody lets go of the last chord before it ends
-            duration[new] = np.where(last, duration[new], under_pedal)
-        return replace(notes, duration_ticks=duration), pedals
 
     def _provenance(self) -> Provenance:
         start_tick, ticks = self.line.start_tick, self.line.grid.ticks
@@ -413,6 +381,8 @@ def start(
     why_here = "after the last bar with notes"
     if ending:
         before, why_here = ending.first_bar, f"before the song's ending: {' and '.join(ending.kinds)}"
+    elif begin == "auto" and stops_short(song, song_bars):
+        before, why_here = song_bars - 1, "before its last bar, in which it stops short"
     elif begin not in ("auto", "end"):
         before, why_here = min(bar_at(song, begin), song_bars), "as asked"
     if before < 1:

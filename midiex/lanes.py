@@ -18,6 +18,7 @@ from .score import SUSTAIN, Event, Lane, lane_of
 BEND, PRESSURE = "bend", "pressure"
 Dial = int | str  # a controller's number, BEND or PRESSURE
 Bank = tuple[int | None, int | None]  # controllers 0 and 32; None: never set
+NO_BANK: Bank = (None, None)
 
 RESET = 121  # "reset all controllers"
 # Controllers a performance moves; the others are switches, data entry or channel modes, which nothing here touches.
@@ -35,8 +36,8 @@ class LaneState:
     """What is in force on one lane."""
 
     program: int = 0
-    bank: Bank = (None, None)  # as it was when the program was chosen
-    bank_set: Bank = (None, None)  # as it would be for the next program
+    bank: Bank = NO_BANK  # as it was when the program was chosen
+    bank_set: Bank = NO_BANK  # as it would be for the next program
     dials: dict[Dial, int] = field(default_factory=dict)  # those ever moved
     track: int | None = None  # that last said anything
 
@@ -93,10 +94,23 @@ def turn(dial: Dial, channel: int, value: int) -> mido.Message:
     return mido.Message("control_change", channel=channel, control=dial, value=value)
 
 
-def choose_sound(channel: int, program: int, bank: Bank) -> list[mido.Message]:
-    """The events that choose a program, its bank first if it has one."""
-    messages = [turn(dial, channel, value) for dial, value in zip((0, 32), bank, strict=True) if value is not None]
+def choose_sound(channel: int, program: int, bank: Bank, bank_set: Bank = NO_BANK) -> list[mido.Message]:
+    """The events that choose a program, its bank first if it has one or another (`bank_set`) may be set."""
+    needed = [(dial, b or 0) for dial, b, b_set in zip((0, 32), bank, bank_set, strict=True) if (b, b_set) != NO_BANK]
+    messages = [turn(dial, channel, value) for dial, value in needed]
     return [*messages, mido.Message("program_change", channel=channel, program=program)]
+
+
+def choose_bank(channel: int, bank: Bank, bank_set: Bank) -> list[mido.Message]:
+    """The events that set a bank, where another is set, for a program to come."""
+    pairs = zip((0, 32), bank, bank_set, strict=True)
+    return [turn(dial, channel, b or 0) for dial, b, b_set in pairs if (b or 0) != (b_set or 0)]
+
+
+def same_sound(one: tuple[int, Bank], other: tuple[int, Bank]) -> bool:
+    """Do two programs from two banks sound alike? A bank never set is bank 0."""
+    (program, (high, low)), (other_program, (other_high, other_low)) = one, other
+    return (program, high or 0, low or 0) == (other_program, other_high or 0, other_low or 0)
 
 
 def usual_dials(

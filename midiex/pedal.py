@@ -1,14 +1,21 @@
 """Sustain pedal for new notes, where the song's track uses it: spans of the pedal, and the keys let go under it.
 
 The model reads and writes notes as long as they sound, pedal included. Here that sound is shared out again between keys
-and pedal as the song does it. Pure functions on note arrays in ticks; knows no events, no tokens and no model.
+and pedal as the song does it. Knows notes in ticks; knows no model.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from . import tokens
+from .score import Lane, Song, lane_of
+from .splice import NewNotes, Pedals
+from .timeline import Timeline
+
+HABIT_BARS = 16  # over which the use of the pedal is measured
 
 USED_SHARE = 0.25  # of the time the pedal must be down in the song for new music to use it
 CHANGE_SHARE = 0.6  # of what sounds must end within TOGETHER_BEATS for the pedal to change there
@@ -22,6 +29,34 @@ class Habit:
     """How a song's track is pedalled."""
 
     key_share: float  # typical length of a key's press as a share of how long its note sounds
+
+
+def under_pedal(
+    song: Song, line: Timeline, notes: NewNotes, standing: frozenset[int] = frozenset()
+) -> tuple[NewNotes, Pedals]:
+    """New notes, given as long as they sound, with their keys let go under new spans of the pedal, on the lanes whose
+    voices use it in the song before. Lanes with a voice of `standing` keep the pedal they have."""
+    until, since = line.start_tick, int(song.grid.ticks[max(0, line.before - HABIT_BARS)])
+    lanes: dict[Lane, list[int]] = {}
+    for index, voice in enumerate(song.voices):
+        lanes.setdefault(lane_of(song.midi, voice.track, voice.channel), []).append(index)
+    sounding = tokens.notes_of(song.score)
+    pressed = np.concatenate([track.notes.numpy()["duration"] for track in song.score.tracks])
+    duration, pedals = notes.duration_ticks.copy(), {}
+    for lane, voices in lanes.items():
+        new = np.isin(notes.voice, voices)
+        mine = np.isin(sounding.track, voices) & (sounding.start_ticks >= since) & (sounding.start_ticks < until)
+        pedal = song.score.tracks[voices[0]].pedals.numpy()
+        down_up = np.stack([pedal["time"], pedal["time"] + pedal["duration"]], 1).clip(since, until)
+        used = habit(pressed[mine], sounding.duration_ticks[mine], down_up, until - since)
+        if used is None or not new.any() or standing & set(voices):
+            continue
+        start = notes.start_ticks[new]
+        pedals[lane] = spans(start, duration[new], song.grid.tpq, line.end_tick)
+        short = let_go(start, duration[new], pedals[lane], used)
+        last = start + duration[new] == line.end_tick  # nobody lets go of the last chord before it ends
+        duration[new] = np.where(last, duration[new], short)
+    return replace(notes, duration_ticks=duration), pedals
 
 
 def habit(key: np.ndarray, sounding: np.ndarray, down_up: np.ndarray, span_ticks: int) -> Habit | None:

@@ -19,7 +19,7 @@ from .config import MemoryConfig
 from .constraints import Grammar
 from .decoding import Memory, Task
 from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
-from .tokens import BAR, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION
+from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM
 
 MAX_FULL_CHUNKS = 24  # of the song's own chunks kept in full for recall; its latest ones are
 MAX_KNOWN_CHUNKS = 64  # chunks before the seam that are read at all; the opening always is
@@ -222,6 +222,8 @@ class Planner:
         """Conditions and programs to hold: the song's own, its latest minute before the new music counting most."""
         near = self.chunks or self.following
         recent = [c for c in near[-6:] if len(c.rows)] or [c for c in self.song if len(c.rows)]
+        if not recent:
+            return np.zeros(len(conditions.CONDITIONS), np.int64), np.zeros(FIELD_SIZES[PROGRAM], np.float32)
         figures = []
         for chunk in recent:
             span = slice(chunk.first_bar, chunk.first_bar + chunk.bars)

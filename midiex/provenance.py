@@ -70,6 +70,27 @@ def notes_in(song: score.Song) -> list[Provenance]:
     return [note for tick, text in texts if (note := read(text, tick)) is not None]
 
 
+def carried(song: score.Song, start_tick: int, resume_tick: int | None, shift_ticks: int) -> dict[str, str]:
+    """What the notes in a song are to say once new music stands from `start_tick` on: their texts, old to new.
+
+    What was at `resume_tick` or later is `shift_ticks` later then (None: gone); chunks that are no longer whole are
+    forgotten.
+    """
+    texts = {}
+    for note in notes_in(song):
+        tick = note.tick + (0 if note.tick < start_tick else shift_ticks)
+        chunks = []
+        for offset, bars, seed in note.chunks:
+            first = note.tick + offset
+            last_bar = min(int(song.grid.bar_at(first)) + bars, len(song.grid))
+            if int(song.grid.ticks[last_bar]) <= start_tick:
+                chunks.append((first - tick, bars, seed))
+            elif resume_tick is not None and first >= resume_tick:
+                chunks.append((first + shift_ticks - tick, bars, seed))
+        texts[note.text] = replace(note, chunks=tuple(chunks)).text
+    return texts
+
+
 def spans_s(song: score.Song) -> list[tuple[float, float]]:
     """(start, end) in seconds of all music in a song that midiex says it wrote."""
     grid, found = song.grid, []

@@ -11,6 +11,8 @@ Few terms, each zero for a candidate that is just like the song:
     rhythm      one minus the overlap of where in the bar notes begin
     repetition  difference of likeness to the chunk before, against the song's usual likeness of neighbours
     seam        silence before the first note beyond the song's longest silence at a bar line, in bars
+    step        how much more density, loudness and register change from the bar before than they do in the song from
+                bar to bar, in the song's own usual changes
     ending      of the last chunk only: how late in its last bar notes still begin, and whether the lowest of the last
                 ones is not the key note
 """
@@ -41,12 +43,13 @@ from .tokens import (
 
 WEIGHTS = {
     "density": 1.0, "voices": 2.0, "length": 0.5, "harmony": 2.0, "register": 1.0, "loudness": 0.5,
-    "rhythm": 1.0, "repetition": 1.0, "seam": 1.0,
+    "rhythm": 1.0, "repetition": 1.0, "seam": 1.0, "step": 0.2,
     "ending": 0.5,
 }  # fmt: skip
 SILENT_SHARE = 0.2  # of the song's thinnest chunk's density: below it a chunk is silent
 STUCK_RUN = 1.75  # a note may be struck this many times as often in a row as the song ever does
 GAP_MARGIN = 1.25  # onsets may lie this much further apart than the song's ever do
+AUDIBLE_STEP = (1.0, 1.0, 1.0)  # onsets, bins of velocity, semitones: smaller changes from bar to bar hardly count
 LOOP_MARGIN = 0.25  # likeness of bars or chunks beyond the most the song shows
 
 
@@ -69,6 +72,7 @@ class Style:
     longest_gap: int  # longest time between onsets, in positions
     longest_silence: float  # longest silence at a bar line, in positions
     empty_run: int  # most bars in a row without an onset
+    bar_step: np.ndarray  # (3,) spread of the changes from bar to bar of onsets, velocity (in bins) and pitch
 
     @classmethod
     def of(cls, chunks: list[tuple[np.ndarray, int, float]], bar_positions: int) -> Style:
@@ -95,6 +99,7 @@ class Style:
             longest_gap=int(np.diff(_onsets(chunks, bar_positions)).max(initial=bar_positions // 2)),
             longest_silence=_longest_silence(chunks, bar_positions),
             empty_run=max(_empty_run(rows, bars) for rows, bars, _ in played),
+            bar_step=_bar_step(chunks),
         )
 
 
@@ -136,6 +141,7 @@ class Fit:
             "repetition": abs(again - style.neighbour_likeness) if len(self.before.rows) else 0.0,
             "seam": max(0.0, silence_before(rows, self.before) - style.longest_silence) / self.before.bar_positions,
         }
+        found["step"] = _step(rows, self.before, style)
         return found | {"ending": _unlike_an_ending(rows, self)} if self.lands else found
 
     def faults(self, rows: np.ndarray) -> list[str]:
@@ -208,6 +214,30 @@ def _empty_run(rows: np.ndarray, bars: int) -> int:
 def is_stuck(rows: np.ndarray, style: Style) -> bool:
     """Does a voice strike one pitch over and over, far more often in a row than the song does?"""
     return _longest_run(rows) > max(12, STUCK_RUN * style.longest_run)
+
+
+def _bar_figures(rows: np.ndarray) -> np.ndarray:
+    """Onsets, mean velocity and mean pitch (tuned notes) of one bar's rows, (3,); NaN for means of nothing."""
+    tuned = rows[rows[:, PROGRAM] != DRUM_PROGRAM, PITCH]
+    velocity = rows[:, VELOCITY].mean() if len(rows) else np.nan
+    return np.array([len(np.unique(rows[:, POSITION])), velocity, tuned.mean() if len(tuned) else np.nan])
+
+
+def _bar_step(chunks: list[tuple[np.ndarray, int, float]]) -> np.ndarray:
+    """Standard deviation of the changes from bar to bar, and no less than is easily heard, (3,)."""
+    bars = [_bar_figures(rows[rows[:, BAR] == bar]) for rows, count, _ in chunks for bar in range(count)]
+    changes = np.diff(np.array(bars), axis=0).reshape(-1, 3).T
+    heard = [change[~np.isnan(change)] for change in changes]
+    return np.maximum([change.std() if len(change) else 0.0 for change in heard], AUDIBLE_STEP)
+
+
+def _step(rows: np.ndarray, before: Before, style: Style) -> float:
+    """Changes from the last bar before to the first, beyond one usual change each, summed; silence changes nothing."""
+    last, first = before.rows[before.rows[:, BAR] == before.bars - 1], rows[rows[:, BAR] == 0]
+    if not (len(last) and len(first)):
+        return 0.0
+    changes = np.abs(_bar_figures(first) - _bar_figures(last)) / style.bar_step
+    return float(np.nan_to_num(changes - 1).clip(0, 5).sum())
 
 
 def _unlike_an_ending(rows: np.ndarray, fit: Fit) -> float:

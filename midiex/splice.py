@@ -19,21 +19,25 @@ import numpy as np
 from .grid import DEFAULT_US_PER_BEAT
 from .lanes import (
     EXPRESSIVE,
+    MOVING,
+    NO_BANK,
     Bank,
     Dial,
     LaneState,
     at_rest,
+    choose_bank,
     choose_sound,
     dial_of,
     lane_states,
+    same_sound,
     turn,
     usual_dials,
 )
-from .score import SUSTAIN, Event, Lane, Song, Voice, is_on, lane_of, setting_up, walk
+from .score import SUSTAIN, Event, Lane, Song, is_on, lane_of, setting_up, walk
 from .timeline import Timeline
 
 USUAL_BARS = 16  # over which a dial's usual value is measured
-RING_BEATS = 8  # a pedal held across the seam goes up where the song lets it go, when that is no later than this
+RING_BEATS = 16  # a pedal held across the seam goes up where the song lets it go, when that is no later than this
 
 Pedals = dict[Lane, list[tuple[int, int]]]  # (down, up) in ticks
 
@@ -58,7 +62,7 @@ class Joint:
 
     line: Timeline
     resume_tick: int | None = None  # the song's events from here on follow the new music; None: they are left out
-    clip: bool = False  # what follows are closing events, not music: none comes later than the new music's end
+    clip: bool = False  # what follows are closing events, not music: all stand at the new music's end
     loops: bool = False  # after the new music's end the song begins anew
     rewritten: frozenset[int] = frozenset()  # voices whose notes between start and resume are replaced
 
@@ -68,8 +72,10 @@ class Joint:
         return 0 if self.resume_tick is None else self.line.end_tick - self.resume_tick
 
 
-_RELEASE, _RESTORE, _ORIGINAL, _NEW = range(4)  # the order of events at one tick
-_Placed = tuple[int, int, Any]  # tick in the result, one of the four above, message
+_RELEASE, _RESTORE, _ORIGINAL, _NEW, _LAST = range(5)  # the order of events at one tick
+_Placed = tuple[int, int, Any]  # tick in the result, one of the five above, message
+_Strike = tuple[int, int, int]  # tick, track, program
+_Choice = tuple[int, int, int, Bank]  # of a sound: tick, track, program, bank
 
 
 def splice(
@@ -85,29 +91,33 @@ def splice(
     apart as they were; but a release stays with its note, so that none is cut and none hangs. In a hole all stay but
     the notes of the rewritten voices and what shaped them: bends, expression, pedal.
 
-    New notes lie inside the new music, each cut where its channel strikes its pitch anew. They may start while a note
-    of the song with their pitch still sounds: its release stays, and may end them early. `pedals` are the sustain
-    pedal's spans in the new music, `texts` (tick, meta event) more events for the first track.
+    New notes lie inside the new music, each cut where its channel strikes its pitch anew. One that would start while
+    a note of the song still sounds on its channel and pitch starts where that ends, or is left out. `pedals` are the
+    sustain pedal's spans in the new music, `texts` (tick, meta event) more events for the first track.
 
     Raises ValueError for a pitch outside 0..127 or arrays of unequal length.
     """
     midi, line = song.midi, joint.line
     events = walk(midi)
-    placed = _placed(song, joint, events)
+    strikes = _strikes(events, midi)
+    shared = _shared(song, joint, events, strikes)
+    placed = _placed(song, joint, events, strikes, shared)
     additions: list[list[_Placed]] = [[] for _ in midi.tracks]
     for tick, message in [*_map_events(line), *texts]:
         additions[_map_track(midi, events)].append((tick, _NEW if tick < line.end_tick else _RESTORE, message))
-    _let_go(song, joint, events, placed, additions)
+    up_at = _let_go(song, joint, events, strikes, shared, additions)
     with_notes = [song.voices[i] for i in np.unique(notes.voice)]
     lanes = {lane_of(midi, voice.track, voice.channel): voice.track for voice in reversed(with_notes)}
-    _tune(song, joint, events, lanes, additions)
+    homes = _homes(events, midi)
+    _tune(song, joint, events, {lane: homes[lane] for lane in lanes if lane not in shared}, additions)
     _add_notes(song, joint, events, placed, notes, additions)
     for lane, spans in (pedals or {}).items():
-        for down, up in spans:
+        free = up_at[lane] + max(1, int(song.tempo.tpq / 24)) if lane in up_at else 0  # the song's pedal is up
+        for down, up in ((max(down, free), up) for down, up in spans if up > free):
             additions[lanes[lane]].append((down, _NEW, turn(SUSTAIN, lane[1], 127)))
             additions[lanes[lane]].append((up, _RELEASE, turn(SUSTAIN, lane[1], 0)))
     if joint.loops or (joint.resume_tick is not None and not joint.clip):
-        _hand_back(song, joint, events, placed, lanes, additions)
+        _hand_back(song, joint, events, placed, homes, additions)
     closing = {voice.track for voice in with_notes} if joint.resume_tick is None or joint.clip else set()
     tracks = [_merged(placed[i], additions[i], line.end_tick if i in closing else 0) for i in range(len(midi.tracks))]
     return mido.MidiFile(type=midi.type, ticks_per_beat=midi.ticks_per_beat, charset=midi.charset, tracks=tracks)
@@ -116,31 +126,26 @@ def splice(
 # ---- the song's own events -------------------------------------------------------------------------------------------
 
 
-def _placed(song: Song, joint: Joint, events: list[Event]) -> list[list[_Placed]]:
+def _placed(
+    song: Song, joint: Joint, events: list[Event], strikes: dict[int, list[_Strike]], shared: set[Lane]
+) -> list[list[_Placed]]:
     """For each track the events that stay, at their ticks in the result, end_of_track among them."""
     midi, start, resume = song.midi, joint.line.start_tick, joint.resume_tick
-    struck = _strikes(events, midi)
-    rewritten = {(v.track, v.channel, v.program) for i, v in enumerate(song.voices) if i in joint.rewritten}
-    others = {
-        lane_of(midi, track, events[number][2].channel)
-        for number, (tick, track, program) in struck.items()
-        if start <= tick < (resume or 0) and (track, events[number][2].channel, program) not in rewritten
-    }  # lanes on which notes inside the hole stay
-    owned = {lane_of(midi, track, channel) for track, channel, _ in rewritten} - others
+    owned = _rewritten_lanes(song, joint) - shared
 
     def place(number: int, tick: int, track: int, message: Any) -> int | None:
         if tick < start:
             return tick
-        if number in struck:
-            strike_tick, _, program = struck[number]
-            if strike_tick < start:  # the release of a note that rings into the new music
-                return tick
-            if resume is not None and strike_tick < resume and (track, message.channel, program) in rewritten:
+        if number in strikes:
+            staying = [s for s in strikes[number] if not _is_rewritten(song, joint, s, message.channel)]
+            if not staying:
                 return None
+            if max(staying)[0] < start:  # the release of a note that rings into the new music
+                return tick
         if resume is None:
             return 0 if message.type == "end_of_track" else None
         if tick >= resume:
-            return min(tick + joint.shift_ticks, joint.line.end_tick) if joint.clip else tick + joint.shift_ticks
+            return joint.line.end_tick if joint.clip else tick + joint.shift_ticks
         if message.type == "polytouch" or dial_of(message) in EXPRESSIVE:
             return None if lane_of(midi, track, message.channel) in owned else tick
         return tick
@@ -152,16 +157,44 @@ def _placed(song: Song, joint: Joint, events: list[Event]) -> list[list[_Placed]
     ]
 
 
-def _strikes(events: list[Event], midi: mido.MidiFile) -> dict[int, tuple[int, int, int]]:
-    """For the number of each note event: when its note was struck, on which track, by which program. A release that no
-    strike answers to stands for itself. Notes and releases are paired as in score.read."""
+def _rewritten_lanes(song: Song, joint: Joint) -> set[Lane]:
+    voices = [song.voices[i] for i in joint.rewritten]
+    return {lane_of(song.midi, voice.track, voice.channel) for voice in voices}
+
+
+def _is_rewritten(song: Song, joint: Joint, strike: _Strike, channel: int) -> bool:
+    """Is a note of the song struck inside the hole, by a voice that is rewritten?"""
+    tick, track, program = strike
+    if joint.resume_tick is None or not joint.line.start_tick <= tick < joint.resume_tick:
+        return False
+    mine = (song.voices[i] for i in joint.rewritten)
+    return any((voice.track, voice.channel, voice.program) == (track, channel, program) for voice in mine)
+
+
+def _shared(song: Song, joint: Joint, events: list[Event], strikes: dict[int, list[_Strike]]) -> set[Lane]:
+    """Lanes on which notes of other than the rewritten voices sound inside the hole."""
+    others = {(v.track, v.channel, v.program) for i, v in enumerate(song.voices) if i not in joint.rewritten}
+    return {
+        lane_of(song.midi, track, events[number][2].channel)
+        for number, ended in strikes.items()
+        for tick, track, program in ended
+        if joint.rewritten
+        and tick < (joint.resume_tick or 0)
+        and events[number][0] >= joint.line.start_tick
+        and (track, events[number][2].channel, program) in others
+    }
+
+
+def _strikes(events: list[Event], midi: mido.MidiFile) -> dict[int, list[_Strike]]:
+    """For the number of each note event: when its notes were struck, on which track, by which program. A strike and a
+    release that no strike answers to stand for themselves. Notes and releases are paired as in score.read."""
     unreleased: Counter[tuple[int, int, int]] = Counter()
     for _, track, message in events:
         if message.type in ("note_on", "note_off"):
             unreleased[track, message.channel, message.note] += 1 if is_on(message) else -1
     programs: dict[Lane, int] = {}
-    sounding: defaultdict[tuple[int, int, int], deque[tuple[int, int, int]]] = defaultdict(deque)
-    strikes: dict[int, tuple[int, int, int]] = {}
+    sounding: defaultdict[tuple[int, int, int], deque[_Strike]] = defaultdict(deque)
+    strikes: dict[int, list[_Strike]] = {}
     for number, (tick, track, message) in enumerate(events):
         if message.type == "program_change":
             programs[lane_of(midi, track, message.channel)] = message.program
@@ -170,13 +203,10 @@ def _strikes(events: list[Event], midi: mido.MidiFile) -> dict[int, tuple[int, i
             own = (tick, track, programs.get(lane_of(midi, track, message.channel), 0))
             if is_on(message):
                 sounding[key].append(own)
-                strikes[number] = own
-            elif sounding[key]:
-                strikes[number] = sounding[key].popleft()
-                if unreleased[key] > 0:
-                    sounding[key].clear()
+                strikes[number] = [own]
             else:
-                strikes[number] = own
+                ended = range(len(sounding[key]) if unreleased[key] > 0 else min(1, len(sounding[key])))
+                strikes[number] = [sounding[key].popleft() for _ in ended] or [own]
     return strikes
 
 
@@ -212,36 +242,52 @@ def _map_track(midi: mido.MidiFile, events: list[Event]) -> int:
     return tempo_tracks[-1] if midi.type == 2 and tempo_tracks else 0
 
 
+def _homes(events: list[Event], midi: mido.MidiFile) -> dict[Lane, int]:
+    """The first track of each lane: what is set there at a tick holds for all notes that its tracks strike then."""
+    homes: dict[Lane, int] = {}
+    for _, track, message in events:
+        if hasattr(message, "channel") and not message.is_meta:
+            lane = lane_of(midi, track, message.channel)
+            homes[lane] = min(homes.get(lane, track), track)
+    return homes
+
+
 def _let_go(
-    song: Song, joint: Joint, events: list[Event], placed: list[list[_Placed]], additions: list[list[_Placed]]
-) -> None:
-    """Release what would hang into the new music: notes the song never releases, pedals held across the seam."""
+    song: Song,
+    joint: Joint,
+    events: list[Event],
+    strikes: dict[int, list[_Strike]],
+    shared: set[Lane],
+    additions: list[list[_Placed]],
+) -> dict[Lane, int]:
+    """Release what would hang into the new music: notes whose release the song lost or does not leave in place, pedals
+    held across the seam. Around a hole all is left as it is but the pedals of what is rewritten. Returns when the
+    pedals of the song go up."""
     midi, start, end = song.midi, joint.line.start_tick, joint.line.end_tick
-    hanging: dict[tuple[Lane, int], int] = {}  # (lane, pitch) -> track
-    for tick, track, message in events:
-        if message.type in ("note_on", "note_off"):
-            key = (lane_of(midi, track, message.channel), message.note)
-            if not is_on(message):
-                hanging.pop(key, None)
-            elif tick < start:
-                hanging[key] = track
+    hanging: set[tuple[int, int, int]] = set()  # track, channel, pitch
+    up_at: dict[Lane, int] = {}
+    for number, (tick, track, message) in enumerate(events):
+        if number in strikes and max(strikes[number])[0] < start:
+            key = (track, message.channel, message.note)
+            if is_on(message):
+                hanging.add(key)
+            else:
+                hanging.discard(key)
+        elif tick >= start and dial_of(message) == SUSTAIN and message.value < 64:
+            up_at.setdefault(lane_of(midi, track, message.channel), tick)
     if not joint.rewritten:
-        for ((_, channel), pitch), track in hanging.items():
+        for track, channel, pitch in sorted(hanging):
             additions[track].append((start, _RELEASE, mido.Message("note_off", channel=channel, note=pitch)))
-    kept = {id(message) for part in placed for at, _, message in part if start <= at <= end}
-    up_at: dict[Lane, tuple[int, Any]] = {}
-    for tick, track, message in events:
-        if tick >= start and dial_of(message) == SUSTAIN and message.value < 64:
-            up_at.setdefault(lane_of(midi, track, message.channel), (tick, message))
-    before = lane_states(((t, i, m) for t, i, m in events if t < start), midi)
+    released: dict[Lane, int] = {}
+    before = lane_states((event for event in events if event[0] < start), midi)
     for lane, state in before.items():
+        if joint.rewritten and (lane in shared or lane not in _rewritten_lanes(song, joint)):
+            continue
         if state.dials.get(SUSTAIN, 0) >= 64 and state.track is not None:
-            tick, message = up_at.get(lane, (start, None))
-            if message is not None and id(message) in kept and joint.shift_ticks == 0 and joint.resume_tick is not None:
-                continue
-            natural = tick <= min(end, start + RING_BEATS * song.tempo.tpq)
-            up = turn(SUSTAIN, lane[1], 0)
-            additions[state.track].append((tick if natural else start, _RELEASE, up))
+            tick = up_at.get(lane, start)
+            released[lane] = tick if tick <= min(end - 1, start + RING_BEATS * song.tempo.tpq) else start
+            additions[state.track].append((released[lane], _RELEASE, turn(SUSTAIN, lane[1], 0)))
+    return released
 
 
 def _tune(
@@ -253,8 +299,8 @@ def _tune(
     steady = int(line.grid.ticks[max(0, line.before - 1)])
     usual = usual_dials(events, song.midi, since, steady, line.start_tick)
     now = lane_states((event for event in events if event[0] < line.start_tick), song.midi)
-    for lane, track in lanes.items():
-        additions[track] += _turned(now[lane], usual[lane], lane[1], line.start_tick, _NEW)
+    for lane, track in lanes.items():  # what stays inside a hole has the last word
+        additions[track] += _turned(now[lane], usual[lane], lane[1], line.start_tick, _RESTORE)
 
 
 def _hand_back(
@@ -262,24 +308,36 @@ def _hand_back(
     joint: Joint,
     events: list[Event],
     placed: list[list[_Placed]],
-    lanes: dict[Lane, int],
+    homes: dict[Lane, int],
     additions: list[list[_Placed]],
 ) -> None:
-    """Where the song goes on or begins anew, leave every lane as the song had it there."""
-    end = joint.line.end_tick
-    resume = next(tick for tick, _, message in events if is_on(message)) + 1 if joint.loops else joint.resume_tick or 0
-    wanted = lane_states((event for event in events if event[0] < resume), song.midi)
+    """Where the song goes on or begins anew, leave every lane as the song had it there, before anything the song does
+    at that very tick."""
+    midi, end = song.midi, joint.line.end_tick
+    if joint.loops:  # after all else, closing events of the song among it
+        resume, seen, order = next(tick for tick, _, message in events if is_on(message)) + 1, end + 1, _LAST
+    else:
+        resume, seen, order = joint.resume_tick or 0, end, _RESTORE
+    wanted = lane_states((event for event in events if event[0] < resume), midi)
     if joint.loops and not any(tick == 0 and message.type == "set_tempo" for tick, _, message in events):
         default = mido.MetaMessage("set_tempo", tempo=DEFAULT_US_PER_BEAT)
-        additions[_map_track(song.midi, events)].append((end, _RESTORE, default))
-    now = lane_states(_until(placed, additions, end), song.midi)
-    for lane in sorted(now):
-        track = lanes.get(lane, now[lane].track or 0)
-        if (now[lane].program, now[lane].bank) != (wanted[lane].program, wanted[lane].bank):
-            sound = choose_sound(lane[1], wanted[lane].program, wanted[lane].bank)
-            additions[track] += [(end, _RESTORE, message) for message in sound]
-        dials = {dial: wanted[lane].dials.get(dial, at_rest(dial)) for dial in now[lane].dials}
-        additions[track] += _turned(now[lane], dials, lane[1], end, _RESTORE)
+        additions[_map_track(midi, events)].append((end, order, default))
+    now = lane_states(_until(placed, additions, seen), midi)
+    for lane in sorted({*now, *wanted}):
+        track = homes[lane]
+        sound = (wanted[lane].program, wanted[lane].bank)
+        if not same_sound((now[lane].program, now[lane].bank), sound):
+            choice = choose_sound(lane[1], *sound, now[lane].bank_set)
+            additions[track] += [(end, order, message) for message in choice]
+            now[lane].bank_set = wanted[lane].bank
+        bank = choose_bank(lane[1], wanted[lane].bank_set, now[lane].bank_set)  # for the song's next program
+        additions[track] += [(end, order, message) for message in bank]
+        dials = {
+            dial: wanted[lane].dials.get(dial, at_rest(dial))
+            for dial in {**now[lane].dials, **wanted[lane].dials}
+            if dial in MOVING or dial == SUSTAIN
+        }
+        additions[track] += _turned(now[lane], dials, lane[1], end, order)
 
 
 def _turned(now: LaneState, wanted: dict[Dial, int], channel: int, tick: int, order: int) -> list[_Placed]:
@@ -301,66 +359,127 @@ def _add_notes(
     notes: NewNotes,
     additions: list[list[_Placed]],
 ) -> None:
-    """Put the new notes, and the program changes they need, among the additions of their tracks."""
-    midi, start, end = song.midi, joint.line.start_tick, joint.line.end_tick
-    strikes: defaultdict[tuple[Lane, int], list[int]] = defaultdict(list)  # of the song's notes inside the new music
-    chosen: defaultdict[Lane, list[tuple[int, int, Bank]]] = defaultdict(list)  # (tick, program, bank), by tick
+    """Put the new notes, and the program changes they and the notes that stay need, among the additions."""
+    midi, start = song.midi, joint.line.start_tick
+    struck: defaultdict[tuple[Lane, int], list[int]] = defaultdict(list)  # when the song does, inside the new music
+    staying: defaultdict[Lane, dict[int, _Choice]] = defaultdict(dict)  # its sound there, by tick
+    chosen: defaultdict[Lane, list[_Choice]] = defaultdict(list)  # by the song, in order
     states: defaultdict[Lane, LaneState] = defaultdict(LaneState)
-    sounds: dict[tuple[int, int, int], Bank] = {}  # the bank each voice plays from
-    for tick, track, message in _until(placed, [], end):
+    begun_at: defaultdict[tuple[Lane, int], deque[int]] = defaultdict(deque)
+    sounding: defaultdict[tuple[Lane, int], list[tuple[int, int]]] = defaultdict(list)  # the song's notes, (start, end)
+    for tick, track, message in _until(placed, [], joint.line.end_tick):
         if message.type in ("program_change", "control_change"):
             lane = lane_of(midi, track, message.channel)
             states[lane].take(track, message)
             if message.type == "program_change":
-                chosen[lane].append((tick, message.program, states[lane].bank))
-        elif is_on(message):
+                chosen[lane].append((tick, track, message.program, states[lane].bank))
+        elif message.type in ("note_on", "note_off"):
             lane = lane_of(midi, track, message.channel)
+            key = (lane, message.note)
+            if not is_on(message):
+                if begun_at[key]:
+                    sounding[key].append((begun_at[key].popleft(), tick))
+                continue
+            begun_at[key].append(tick)
             if tick >= start:
-                strikes[lane, message.note].append(tick)
-            sounds[track, message.channel, states[lane].program] = states[lane].bank
-    restored: dict[Lane, tuple[int, int, Bank]] = {}  # our latest program change: (tick, program, bank)
-    begun: set[Lane] = set()
+                struck[key].append(tick)
+                staying[lane][tick] = (tick, track, states[lane].program, states[lane].bank)
+    banks, ever = _banks(events, midi, start)
+    ours: dict[Lane, _Choice] = {}  # our latest
 
-    def ensure_sound(voice: Voice, lane: Lane, tick: int) -> None:
-        bank = sounds.get((voice.track, voice.channel, voice.program), (None, None))
+    def in_force(lane: Lane, tick: int) -> _Choice:
         n_before = bisect_right(chosen[lane], tick, key=lambda choice: choice[0])
-        theirs = chosen[lane][n_before - 1] if n_before else (0, 0, (None, None))
-        ours = restored.get(lane, (-1, 0, (None, None)))  # after theirs where both are at one tick
-        if (ours if ours[0] >= theirs[0] else theirs)[1:] == (voice.program, bank):
-            return
-        if voice.is_drum and voice.program == 0 and 0 not in (program for _, program, _ in chosen[lane]):
-            return  # kit 0 was only ever the default, and some devices have none
-        sound = choose_sound(voice.channel, voice.program, bank)
-        additions[voice.track] += [(tick, _NEW, message) for message in sound]
-        restored[lane] = (tick, voice.program, bank)
+        theirs = chosen[lane][n_before - 1] if n_before else (0, -1, 0, NO_BANK)
+        mine = ours.get(lane, (-1, -1, 0, NO_BANK))
+        return mine if mine[:2] >= theirs[:2] else theirs  # at one tick the later track has the last word
 
-    for index, on_tick, off_tick, pitch, velocity in _without_overlaps(song, joint, notes, strikes):
-        voice = song.voices[index]
+    def ensure(lane: Lane, sound: _Choice, order: int) -> None:
+        tick, track, program, bank = sound
+        if not same_sound(in_force(lane, tick)[2:], (program, bank)):
+            additions[track] += [(tick, order, m) for m in choose_sound(lane[1], program, bank, ever[lane].bank_set)]
+            ours[lane] = sound
+
+    def is_free(lane: Lane, sound: _Choice) -> bool:
+        """Whether the song wants no other sound at that tick, or sets one after us."""
+        tick, track, program, bank = sound
+        theirs = [choice for choice in chosen[lane] if choice[0] == tick and choice[1] > track]
+        theirs += [staying[lane][tick]] if tick in staying[lane] else []
+        return all(same_sound(choice[2:], (program, bank)) for choice in theirs)
+
+    wanted: list[tuple[int, bool, Lane, _Choice, list[int]]] = []  # sounds by tick; at one the song's come first
+    for row in _without_overlaps(song, joint, notes, struck, sounding):
+        voice = song.voices[row[0]]
         lane = lane_of(midi, voice.track, voice.channel)
-        if lane not in begun:  # a device has the time up to the first note to load the sound
-            ensure_sound(voice, lane, start)
+        bank = banks.get((voice.track, voice.channel, voice.program), NO_BANK)
+        for tick in (row[1], row[1] + 1):  # a channel plays one program at a time
+            sound = (tick, voice.track, voice.program, bank)
+            if tick < row[2] and is_free(lane, sound):
+                wanted.append((tick, True, lane, sound, row))
+                break
+    lanes = {lane for _, _, lane, _, _ in wanted}
+    wanted += [(tick, False, lane, sound, []) for lane in lanes for tick, sound in staying[lane].items()]
+    begun: set[Lane] = set()
+    for tick, is_new, lane, sound, row in sorted(wanted, key=lambda one: one[:2]):
+        if not is_new:
+            ensure(lane, sound, _RESTORE)
             begun.add(lane)
-        ensure_sound(voice, lane, on_tick)
+            continue
+        voice = song.voices[row[0]]
+        if not (voice.is_drum and voice.program == 0 and 0 not in (choice[2] for choice in chosen[lane])):
+            # kit 0 that was only ever the default is left alone: some devices have none
+            if lane not in begun:
+                ensure(lane, (start, *sound[1:]), _NEW)  # a device has the time up to the first note to load it
+            ensure(lane, sound, _NEW)
+        begun.add(lane)
+        _, _, end, pitch, velocity = row
         on = mido.Message("note_on", channel=voice.channel, note=pitch, velocity=velocity)
         off = mido.Message("note_off", channel=voice.channel, note=pitch)
-        additions[voice.track] += [(on_tick, _NEW, on), (off_tick, _RELEASE, off)]
+        additions[voice.track] += [(tick, _NEW, on), (end, _RELEASE, off)]
+
+
+def _banks(
+    events: list[Event], midi: mido.MidiFile, start: int
+) -> tuple[dict[tuple[int, int, int], Bank], defaultdict[Lane, LaneState]]:
+    """The bank that each (track, channel, program) last plays from before `start`, or first after; and what every lane
+    is like after the song."""
+    states: defaultdict[Lane, LaneState] = defaultdict(LaneState)
+    banks: dict[tuple[int, int, int], Bank] = {}
+    for tick, track, message in events:
+        if message.type in ("program_change", "control_change"):
+            states[lane_of(midi, track, message.channel)].take(track, message)
+        elif is_on(message):
+            state = states[lane_of(midi, track, message.channel)]
+            voice = (track, message.channel, state.program)
+            if tick < start or voice not in banks:
+                banks[voice] = state.bank
+    return banks, states
 
 
 def _without_overlaps(
-    song: Song, joint: Joint, notes: NewNotes, strikes: dict[tuple[Lane, int], list[int]]
+    song: Song,
+    joint: Joint,
+    notes: NewNotes,
+    strikes: dict[tuple[Lane, int], list[int]],
+    sounding: dict[tuple[Lane, int], list[tuple[int, int]]],
 ) -> list[list[int]]:
-    """The new notes as rows (voice, start, end, pitch, velocity) by start, inside the new music and none sounding into
-    the next of its pitch."""
+    """The new notes as rows (voice, start, end, pitch, velocity) by start, inside the new music, none sounding into
+    the next of its pitch or beginning within one of the song's."""
+    lanes = [lane_of(song.midi, voice.track, voice.channel) for voice in song.voices]
     first, last = joint.line.start_tick, joint.line.end_tick
     starts = np.clip(notes.start_ticks, first, last - 1)
     ends = np.clip(np.asarray(notes.start_ticks) + notes.duration_ticks, starts + 1, last)
     velocity = np.clip(notes.velocity, 1, 127)
     table = np.stack([notes.voice, starts, ends, notes.pitch, velocity], axis=1).astype(np.int64)
+    for row in table:
+        for begun, ended in sounding.get((lanes[row[0]], int(row[3])), []):
+            if begun <= row[1] < ended:
+                row[1] = ended
     kept: list[list[int]] = []
     latest: dict[tuple[Lane, int], list[int]] = {}
+    table = table[table[:, 1] < table[:, 2]]
     for row in table[np.lexsort((table[:, 3], table[:, 0], table[:, 1]))].tolist():
         index, start, end, pitch, _ = row
-        key = (lane_of(song.midi, song.voices[index].track, song.voices[index].channel), pitch)
+        key = (lanes[index], pitch)
         before = latest.get(key)
         if before is not None and before[1] == start:  # struck twice at once: one note, as long as the longer
             before[2] = max(before[2], end)
@@ -371,7 +490,7 @@ def _without_overlaps(
         kept.append(row)
     for row in kept:
         index, start, _, pitch, _ = row
-        struck = strikes.get((lane_of(song.midi, song.voices[index].track, song.voices[index].channel), pitch), [])
+        struck = strikes.get((lanes[index], pitch), [])
         row[2] = min([row[2], *struck[bisect_right(struck, start) :][:1]])
     return kept
 

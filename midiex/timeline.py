@@ -150,10 +150,11 @@ class _Coming:
         return sum((end - at) * beats * us for (at, us), end in zip(tempi, ends, strict=True)) / 1e6
 
     def ends_s(self, room_s: float) -> np.ndarray:
-        """How long 0, 1, 2 … new bars last, up to the first number of them that lasts longer than `room_s`."""
+        """How long 0, 1, 2 … new bars last, up to the first number of them, one at least, that lasts longer than
+        `room_s`."""
         steady = [0.0]  # without slowing
         totals = [0.0]
-        while totals[-1] <= room_s:
+        while len(totals) == 1 or totals[-1] <= room_s:
             count = len(steady)
             if count > MAX_BARS:
                 raise BadInput(f"More than {MAX_BARS} new bars would be needed; ask for a shorter result.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import symusic
 import torch
 
@@ -15,13 +17,17 @@ from midiex import dataset, tokens
 from midiex.chunks import row_times
 from midiex.config import Config, load_config
 from midiex.dataset import WindowChunk
+from midiex.decoding import Memory
 from midiex.model import NOTHING, Batch, ChunkTransformer
+from midiex.score import Song
 from midiex.tokens import BAR, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM
 
 DRUMS = -1  # in place of a program
 BAND = (0, 32, DRUMS)
 SCALE = (0, 2, 4, 5, 7, 9, 11)
 NOTE_TYPES = (np.int32, np.int32, np.int8, np.int8)
+
+Note = tuple[int, int, int, int, int, int, int]  # track, channel, program, start, end, pitch, velocity
 
 
 # ---- music ----------------------------------------------------------------------------------------------------------
@@ -94,6 +100,28 @@ def song_in_bars(
 def bar_ticks(signatures: Iterable[tuple[int, int]], tpq: int = 480) -> list[int]:
     """Where each bar begins, and where the last one ends."""
     return list(itertools.accumulate((4 * tpq * n // d for n, d in signatures), initial=0))
+
+
+def notes_in(song: Song) -> Counter[Note]:
+    """All notes of a song."""
+    found: Counter[Note] = Counter()
+    for voice, track in zip(song.voices, song.score.tracks, strict=True):
+        for n in track.notes:
+            found[voice.track, voice.channel, voice.program, n.time, n.time + n.duration, n.pitch, n.velocity] += 1
+    return found
+
+
+def kinds_seen(network: ChunkTransformer, monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
+    """Will hold which kinds of memory rows each chunk is written with."""
+    seen: list[set[int]] = []
+    inner = network.remember
+
+    def spy(encoded: torch.Tensor, times: torch.Tensor, kinds: torch.Tensor) -> Memory:
+        seen.append(set(kinds.tolist()))
+        return inner(encoded, times, kinds)
+
+    monkeypatch.setattr(network, "remember", spy)
+    return seen
 
 
 def random_rows(rng: np.random.Generator, n: int, bars: int = 4, voices: int = 3) -> np.ndarray:

@@ -10,17 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import mido
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
-from helpers import write_song
+from helpers import notes_in, song_in_bars, write_song
 from songs import EXAMPLES, note, riff_song, save_talkative, type_0_song, write_midi
 
 import midiex
-from midiex import doctor, score
+from midiex import doctor, edit, provenance, ranking, score
 from midiex.cli import EXIT_BAD_INPUT, EXIT_FAILED, main
 from midiex.doctor import Check
 from midiex.errors import MissingPart
@@ -61,7 +62,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def song(tmp_path: Path) -> Path:
+    """Eight bars of two seconds, the last one a held note."""
     return riff_song(tmp_path / "song.mid")
+
+
+@pytest.fixture(scope="module")
+def result(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A song of 16 seconds continued to 40, in chunks of four bars."""
+    folder = tmp_path_factory.mktemp("result")
+    out = folder / "long.mid"
+    midiex.extend(song_in_bars(folder / "song.mid", [(4, 4)] * 8), 40, out, model=model, candidates=1)
+    return out
+
+
+def is_png(path: Path) -> bool:
+    return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 # ---- help ------------------------------------------------------------------------------------------------------------
@@ -125,19 +140,19 @@ def test_extend_writes_a_song_audio_and_a_picture(model: Path, tmp_path: Path) -
     result = run("extend", source, "-s", 45, "-o", out, "--plot", plot, "--model", model, "--json", *more)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert report["seam_s"] == pytest.approx(34.286, abs=1e-3)
-    assert abs(report["seconds"] - 45) < 2
+    assert report["new_from_s"] == pytest.approx(34.286, abs=1e-3)
+    assert 45 - 2.15 < report["seconds"] <= 45
     assert (report["out"], report["plot"]) == (str(out), str(plot))
-    assert report["audio"] == (str(audio) if HAS_FLUIDSYNTH else None)
+    assert report.get("audio") == (str(audio) if HAS_FLUIDSYNTH else None)
     assert report["seed"] == 0 and report["new_notes"] > 0 and report["wall_s"] > 0
     assert {"start_s", "end_s", "bars", "notes", "attempts", "fallback", "terms"} <= set(report["chunks"][0])
-    assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert is_png(plot)
     if HAS_FLUIDSYNTH:
         assert soundfile.info(audio).duration > report["seconds"] - 1
     longer, original = score.read(out), score.read(source)
     assert longer.length_s <= report["seconds"] + 1e-3
-    before = [int(original.tempo.to_ticks(report["seam_s"]))]
-    assert score.events_before(longer.midi, *before) == score.events_before(original.midi, *before)
+    start = int(original.grid.ticks[report["bars"][0] - 1])
+    assert score.events_before(longer.midi, start) == score.events_before(original.midi, start)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in (out, plot, *map(Path, more[1:])))
 
 
@@ -146,7 +161,9 @@ def test_extend_names_its_output_after_the_song_and_tells_what_it_did(song: Path
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in song.parent.iterdir()) == ["song.mid", "song_24.5s.mid"]
     assert re.fullmatch(
-        r".*song_24\.5s\.mid: 24\.0 s, of which 8\.0 s new \(\d+ notes in 1 chunks?, seed 3\)\n", result.stdout
+        r".*song_24\.5s\.mid: 24\.0 s, new from 0:14\.0 \(before the song's ending: held\) to 0:24\.0, bars 8 to 12: "
+        r"\d+ notes in 1 chunks?, seed 3\n",
+        result.stdout,
     )
 
 
@@ -156,6 +173,23 @@ def test_extend_is_repeatable_and_agrees_with_the_library(song: Path, model: Pat
     midiex.extend(song, 24, tmp_path / "c.mid", model=model, seed=9)
     first, *others = ((tmp_path / name).read_bytes() for name in ("a.mid", "b.mid", "c.mid"))
     assert others == [first, first]
+
+
+def test_takes_are_explained(song: Path, model: Path) -> None:
+    result = run("extend", song, "-s", 24, "--takes", 2, "--model", model, "--seed", 5)
+    assert result.exit_code == 0, result.output
+    first, second, empty, *table = result.stdout.splitlines()
+    assert "song_24s_1.mid: " in first and "song_24s_2.mid: " in second and empty == ""
+    heads, *rows = (re.split(r"  +", line) for line in table)
+    assert heads == ["take", "seed", "score", *ranking.WEIGHTS, "nearest to the song in"]
+    assert [row[0] for row in rows] == ["1", "2"] and sorted(row[1] for row in rows) == ["5", "6"]
+    figures = [[float(cell) for cell in row[2:-1]] for row in rows]
+    assert figures[0][0] <= figures[1][0]
+    for score_, *terms in figures:
+        assert sum(terms) == pytest.approx(score_, abs=0.06)
+    names = heads[3:-1]
+    for name in rows[0][-1].split(", ") if rows[0][-1] != "-" else []:
+        assert figures[0][1 + names.index(name)] <= figures[1][1 + names.index(name)]
 
 
 def test_takes_are_numbered_best_first(song: Path, model: Path, tmp_path: Path) -> None:
@@ -178,6 +212,174 @@ def test_temperature_changes_the_song(song: Path, model: Path, tmp_path: Path) -
     for name, more in (("a.mid", []), ("b.mid", ["-t", 0.5])):
         assert run("extend", song, "-s", 24, "-o", tmp_path / name, "--model", model, *more).exit_code == 0
     assert (tmp_path / "a.mid").read_bytes() != (tmp_path / "b.mid").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("args", "options"),
+    [
+        (["--from", "bar:5"], {"begin": "bar:5"}),
+        (["--from", "0:08", "--keep-ending"], {"begin": "8", "keep_ending": True}),
+        (["--exact"], {"exact": True}),
+        (["--loop"], {"loop": True}),
+        (["--solo", "0"], {"solo": ["0"]}),  # everything is on track 0
+        (["--keep-instruments", "bass"], {"solo": ["bass"]}),
+        (["--mute", "electric piano 2", "--mute", "drums"], {"mute": ["electric piano 2", "drums"]}),
+        (["--only-drums"], {"drums": True}),
+        (["--no-drums"], {"drums": False}),
+    ],
+)
+def test_options_of_extend_are_those_of_the_library(
+    args: list[str], options: dict[str, Any], model: Path, tmp_path: Path
+) -> None:
+    source, out = type_0_song(tmp_path / "song.mid"), tmp_path / "out.mid"
+    result = run("extend", source, "-s", 25.3, "-o", out, "--model", model, *args)
+    assert result.exit_code == 0, result.output
+    midiex.extend(source, 25.3, tmp_path / "same.mid", model=model, **options)
+    assert out.read_bytes() == (tmp_path / "same.mid").read_bytes()
+    plain = run("extend", source, "-s", 25.3, "-o", tmp_path / "plain.mid", "--model", model)
+    assert plain.exit_code == 0
+    assert ((tmp_path / "plain.mid").read_bytes() == out.read_bytes()) == (args == ["--solo", "0"])
+
+
+# ---- fill, insert, regenerate ----------------------------------------------------------------------------------------
+
+EDITS: dict[str, tuple[list[object], str, Callable[..., Any]]] = {  # arguments, name of the result, the same in Python
+    "fill": (
+        ["--from", "0:04", "--to", "bar:6"],
+        "long_filled.mid",
+        lambda *a, **k: midiex.fill(a[0], 4, "bar:6", **k),
+    ),
+    "insert": (["--at", "bar:6", "-s", "8"], "long_inserted.mid", lambda *a, **k: midiex.insert(a[0], "bar:6", 8, **k)),
+    "regenerate": (["--chunk", "2"], "long_chunk2.mid", lambda *a, **k: midiex.regenerate(a[0], 2, **k)),
+}
+
+
+def copied(result: Path, folder: Path) -> Path:
+    path = folder / "long.mid"
+    path.write_bytes(result.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edits_name_their_output_and_agree_with_the_library(
+    name: str, result: Path, model: Path, tmp_path: Path
+) -> None:
+    source = copied(result, tmp_path)
+    args, out, library = EDITS[name]
+    done = run(name, source, *args, "--model", model, "--seed", 7)
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["long.mid", out])
+    assert re.fullmatch(
+        rf".*{out}: \d+\.\d s, new from 0:\d\d\.\d( \([^)]+\))? to 0:\d\d\.\d, bars \d+ to \d+: \d+ notes in "
+        r"\d+ chunks, seed 7\n",
+        done.stdout,
+    )
+    library(source, out=tmp_path / "same.mid", model=model, seed=7)
+    assert (tmp_path / "same.mid").read_bytes() == (tmp_path / out).read_bytes()
+    assert source.read_bytes() == result.read_bytes() != (tmp_path / out).read_bytes()
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edits_report_as_json_and_draw(name: str, result: Path, model: Path, tmp_path: Path) -> None:
+    out, plot = tmp_path / "out.mid", tmp_path / "out.png"
+    done = run(name, result, *EDITS[name][0], "--model", model, "--json", "-o", out, "--plot", plot, "--takes", 2)
+    assert done.exit_code == 0, done.output
+    reports = json.loads(done.stdout)
+    assert [Path(r["out"]).name for r in reports] == ["out_1.mid", "out_2.mid"]
+    assert reports[0]["score"] <= reports[1]["score"] and reports[0]["seed"] != reports[1]["seed"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out_1.mid", "out_1.png", "out_2.mid", "out_2.png"]
+    assert is_png(tmp_path / "out_1.png") and is_png(tmp_path / "out_2.png")
+    first, last = reports[0]["bars"]
+    assert 1 < first <= last and reports[0]["new_notes"] > 0
+    assert reports[0]["seconds"] == pytest.approx(score.read(reports[0]["out"]).length_s, abs=2.1)
+
+
+def test_fill_may_be_for_some_tracks(model: Path, tmp_path: Path) -> None:
+    source, out = type_0_song(tmp_path / "song.mid"), tmp_path / "out.mid"
+    done = run(
+        "fill", source, "--from", 4, "--to", 8, "--tracks", "bass", "--tracks", "drums", "-o", out, "--model", model
+    )
+    assert done.exit_code == 0, done.output
+    was, now = (notes_in(score.read(path)) for path in (source, out))
+    assert {n[1] for n in now - was} <= {1, 9} and now - was
+
+
+def test_insert_may_be_for_some(model: Path, tmp_path: Path) -> None:
+    source, out = type_0_song(tmp_path / "song.mid"), tmp_path / "out.mid"
+    done = run("insert", source, "--at", "0:08", "-s", 4, "--only-drums", "-o", out, "--model", model, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert (report["new_from_s"], report["new_to_s"], report["seconds"]) == (8, 12, 20)
+    new = {n[1] for n in notes_in(score.read(out)) if 4 * 1920 <= n[3] < 6 * 1920}
+    assert new == {9}
+
+
+def test_regenerate_takes_a_fresh_seed(result: Path, model: Path, tmp_path: Path) -> None:
+    source = copied(result, tmp_path)
+    done = run("regenerate", source, "--chunk", 1, "--model", model, "--json", "-o", tmp_path / "a.mid")
+    assert done.exit_code == 0 and json.loads(done.stdout)["seed"] == 1
+    assert edit.fresh_seed(tmp_path / "a.mid") == 2
+    (told,) = provenance.notes_in(score.read(tmp_path / "a.mid"))
+    assert [seed for _, _, seed in told.chunks] == [1, *[0] * (len(told.chunks) - 1)]
+
+
+EDITS_REFUSED: dict[str, tuple[list[object], str]] = {  # command, arguments after the song, what is named
+    "fill: no length": (["fill", "--from", "bar:4", "--to", "bar:4"], "not one whole bar"),
+    "fill: backwards": (["fill", "--from", "bar:6", "--to", "bar:4"], "not one whole bar"),
+    "fill: all of it": (["fill", "--from", "0", "--to", "bar:21"], "is all of"),
+    "fill: no such place": (["fill", "--from", "verse", "--to", "bar:4"], "'verse' is no place"),
+    "fill: behind the end": (["fill", "--from", "bar:4", "--to", "9:00"], "behind its end"),
+    "fill: no such track": (["fill", "--from", "bar:4", "--to", "bar:6", "--tracks", "tuba"], "called 'tuba'"),
+    "fill: over the input": (["fill", "--from", "bar:4", "--to", "bar:6", "-o", "@long.mid"], "the input itself"),
+    "insert: at the beginning": (["insert", "--at", "0"], "no bar before"),
+    "insert: at the end": (["insert", "--at", "bar:21"], "none after"),
+    "insert: nothing": (["insert", "--at", "bar:4", "-s", "0"], "more than 0"),
+    "insert: no number": (["insert", "--at", "bar:4", "-s", "nan"], "nan s cannot be inserted"),
+    "insert: nobody plays": (["insert", "--at", "bar:4", "--only-drums"], "left to play"),
+    "insert: over the input": (["insert", "--at", "bar:4", "-o", "@long.mid"], "the input itself"),
+    "regenerate: no such chunk": (["regenerate", "--chunk", "9"], "new chunks 1 to"),
+    "regenerate: the same seed": (["regenerate", "--chunk", "1", "--seed", "0"], "was written with seed 0"),
+    "regenerate: the same seed, later": (["regenerate", "--chunk", "1", "--seed", "0", "--takes", "2"], "seed 0"),
+    "regenerate: over the input": (["regenerate", "--chunk", "1", "-o", "@long.mid"], "the input itself"),
+    "unknown picture": (["insert", "--at", "bar:4", "--plot", "@a.svg"], "a.svg"),
+    "missing folder": (["regenerate", "--chunk", "1", "-o", "@none/a.mid"], "no folder"),
+    "missing model": (["fill", "--from", "bar:4", "--to", "bar:6", "--model", "@none"], "no model"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS_REFUSED)
+def test_edits_refuse_in_one_sentence_and_leave_nothing_behind(
+    name: str, result: Path, model: Path, tmp_path: Path
+) -> None:
+    source = copied(result, tmp_path)
+    (command, *args), named = EDITS_REFUSED[name]
+    args = [tmp_path / str(a)[1:] if str(a).startswith("@") else a for a in args]
+    before = files_under(tmp_path)
+    done = run(command, source, "--model", model, *args)
+    assert done.exit_code == EXIT_BAD_INPUT, done.output
+    assert done.stdout == "" and named in done.stderr
+    assert re.fullmatch(r"midiex: [^\n]+[.)]\n", done.stderr), done.stderr
+    assert files_under(tmp_path) == before
+
+
+def test_what_midiex_did_not_write_cannot_be_regenerated(song: Path, model: Path) -> None:
+    done = run("regenerate", song, "--chunk", 1, "--model", model)
+    assert done.exit_code == EXIT_BAD_INPUT and "does not say which of its chunks midiex wrote" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["fill", "--from", "4"], ["fill", "--to", "4"], ["insert"], ["regenerate"], ["regenerate", "--chunk", "0"],
+        ["regenerate", "--chunk", "two"], ["insert", "--at", "4", "-s", "long"],
+        ["insert", "--at", "4", "--takes", "0"], ["fill", "--from", "4", "--to", "8", "--solo", "1"],
+    ],
+)  # fmt: skip
+def test_options_that_are_missing_or_wrong_are_named(args: list[str], song: Path) -> None:
+    before = files_under(song.parent)
+    done = run(args[0], song, *args[1:])
+    assert done.exit_code == EXIT_BAD_INPUT and "Error: " in done.stderr
+    assert files_under(song.parent) == before
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -220,7 +422,19 @@ REFUSED: dict[str, tuple[Callable[[Path], Sequence[object]], str]] = {  # how to
     "truncated file": (_of_bytes(lambda path: path.read_bytes()[:-200]), "cut off"),
     "only a header": (_of_bytes(lambda path: path.read_bytes()[:14]), "cut off"),
     "no notes": (_without_notes, "no notes"),
-    "already long enough": (_song_with("-s", "10"), "already lasts 16.0 s"),
+    "already long enough": (_song_with("-s", "10"), "lasts 14.0 s without new music and 10.0 s were asked for"),
+    "no such place": (_song_with("--from", "chorus"), "'chorus' is no place"),
+    "a place behind the end": (_song_with("--from", "3:00"), "behind its end"),
+    "a bar that is not there": (_song_with("--from", "bar:40"), "bars 1 to 8"),
+    "nothing to go on from": (_song_with("--from", "bar:1"), "begin at bar 2 or later"),
+    "no such track": (_song_with("--solo", "tuba"), "called 'tuba'"),
+    "nobody left to play": (_song_with("--only-drums"), "is left to play"),
+    "all are mute": (_song_with("--mute", "0"), "is left to play"),
+    "a loop that ends": (_song_with("--loop", "--keep-ending"), "no ending to keep"),
+    "an ending that cannot fall there": (
+        _song_with("--from", "bar:7", "--keep-ending", "--exact", "-s", "19.1"),
+        "about",
+    ),
     "no length": (_song_with("-s", "0"), "more than 0"),
     "length is no number": (_song_with("-s", "nan"), "nan"),
     "too long": (_song_with("-s", "99999"), "at most"),
@@ -340,7 +554,7 @@ def test_render_reports_what_it_made(song: Path, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["empty file", "text file", "truncated file", "no notes", "missing file"])
-@pytest.mark.parametrize("command", ["render", "info"])
+@pytest.mark.parametrize("command", ["render", "info", "plot"])
 def test_other_commands_refuse_bad_files_too(command: str, name: str, tmp_path: Path) -> None:
     make, named = REFUSED[name]
     args = make(tmp_path)
@@ -358,6 +572,49 @@ def test_render_refuses_to_overwrite_its_input(song: Path, tmp_path: Path) -> No
     assert files_under(tmp_path) == before
 
 
+@pytest.mark.parametrize(("flag", "name"), [(None, "long"), ("--structure", "long_structure"), ("--mood", "long_mood")])
+def test_plot_names_its_output_after_the_song(flag: str | None, name: str, result: Path, tmp_path: Path) -> None:
+    source = copied(result, tmp_path)
+    done = run("plot", source, *([flag] if flag else []))
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["long.mid", f"{name}.png"])
+    assert is_png(tmp_path / f"{name}.png")
+    assert re.fullmatch(rf".*{name}\.png: \d\d\.\d s, \d+ bars\n", done.stdout)
+
+
+@pytest.mark.parametrize("flags", [[], ["--structure"], ["--mood"]])
+def test_plots_tell_new_music_apart(flags: list[str], result: Path, tmp_path: Path) -> None:
+    """The same notes with and without midiex's own text give different pictures."""
+    midi = mido.MidiFile(result)
+    for track in midi.tracks:
+        for message in track:
+            if message.type == "text":
+                message.text = "by hand"
+    midi.save(tmp_path / "long.mid")
+    pictures = []
+    for source, name in ((result, "told.png"), (tmp_path / "long.mid", "untold.png")):
+        assert run("plot", source, tmp_path / name, *flags).exit_code == 0
+        pictures.append((tmp_path / name).read_bytes())
+    assert pictures[0] != pictures[1]
+
+
+def test_plot_refuses(song: Path, tmp_path: Path) -> None:
+    disguised = tmp_path / "song.png"
+    disguised.write_bytes(song.read_bytes())
+    before = files_under(tmp_path)
+    for args, named in (
+        ([song, tmp_path / "out.pdf"], "out.pdf"),
+        ([song, tmp_path / "none" / "out.png"], "no folder"),
+        ([song, song], "the input itself"),
+        ([disguised], "the input itself"),
+        ([song, tmp_path], "is a folder"),
+        ([song, tmp_path / "other.png", "--structure", "--colour"], "--colour"),
+    ):
+        done = run("plot", *args)
+        assert done.exit_code == EXIT_BAD_INPUT and named in done.stderr, (args, done.output)
+    assert files_under(tmp_path) == before
+
+
 def test_info_as_json(tmp_path: Path) -> None:
     result = run("info", type_0_song(tmp_path / "song.mid"), "--json")
     assert result.exit_code == 0
@@ -372,8 +629,10 @@ def test_info_as_text(tmp_path: Path) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0].endswith("song.mid: 0:16.0, 8 bars, 121 notes, MIDI type 0")
-    assert [line.split()[0] for line in lines[1:6]] == ["tempo", "meter", "key", "mood", "chunks"]
-    assert len(lines) == 6 + 4  # electric pianos 1 and 2, bass, drums
+    assert [line.split()[0] for line in lines[1:6]] == ["tempo", "meter", "key", "mood", "ending"]
+    assert lines[5] == "ending  none that could be told" and lines[6].startswith("chunks  ")
+    assert len(lines) == 7 + 4  # electric pianos 1 and 2, bass, drums
+    assert "\nending  from bar 8 (held)\n" in run("info", riff_song(tmp_path / "riff.mid")).stdout
     drums = run("info", write_midi(tmp_path / "drums.mid", [note(0, 480, 36, channel=9)]))
     assert "none (drums only)" in drums.stdout
 

@@ -14,6 +14,7 @@ from midiex import score
 from midiex.describe import describe, seconds_view
 
 KEYS = {
+    "ending",
     "file", "type", "division", "length_s", "bars", "notes", "tempo_bpm", "meter", "instruments", "key", "key_fit",
     "chunks", "mood",
 }  # fmt: skip
@@ -86,6 +87,11 @@ def test_tempo_and_meter_maps(tmp_path: Path) -> None:
     ]
     assert found["meter"] == [{"at_s": 0, "meter": "3/4"}, {"at_s": 3, "meter": "7/8"}]
     assert (found["type"], found["division"]) == (1, 480)
+
+
+def test_an_ending_is_told_by_its_bar(tmp_path: Path) -> None:
+    found = told(write_midi(tmp_path / "song.mid", [riff(12)]))  # the last bar is one long note
+    assert found["ending"] == {"bar": 12, "kinds": ["held"]}
 
 
 def test_what_a_file_does_not_say_is_120_bpm_in_4_4(tmp_path: Path) -> None:

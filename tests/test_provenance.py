@@ -86,3 +86,34 @@ def test_spans_are_joined_and_lie_inside_the_song(tmp_path: Path) -> None:
     two = replace(NOTE, tick=9 * BAR, chunks=((0, 3, 1), (BAR, 1, 1), (4 * BAR, 16, 1)))
     song = song_with(tmp_path / "a.mid", (one.tick, one.text), (two.tick, two.text))
     assert provenance.spans_s(song) == [(4.0, 10.0), (18.0, 24.0), (26.0, 32.0)]
+
+
+# ---- what later edits leave of it ------------------------------------------------------------------------------------
+
+CHUNKS = ((0, 2, 1), (2 * BAR, 3, 2), (5 * BAR, 2, 3))  # from bar 4 on, so bars 4-5, 6-8 and 9-10
+
+
+@pytest.mark.parametrize(
+    ("start", "resume", "kept"),
+    [
+        (12, 12, CHUNKS),  # all before
+        (11, None, CHUNKS),
+        (9, None, CHUNKS[:2]),  # the last one cut off
+        (8, None, CHUNKS[:1]),  # the second cut in two
+        (9, 9, (*CHUNKS[:2], (9 * BAR, 2, 3))),  # four bars of room before the last one
+        (8, 8, (CHUNKS[0], (9 * BAR, 2, 3))),  # in the middle of the second
+        (4, 4, CHUNKS),  # before all of it, note included
+        (2, 2, CHUNKS),
+    ],
+)
+def test_chunks_move_with_their_music(
+    start: int, resume: int | None, kept: tuple[tuple[int, int, int], ...], tmp_path: Path
+) -> None:
+    note = replace(NOTE, tick=4 * BAR, chunks=CHUNKS)
+    song = song_with(tmp_path / "a.mid", (note.tick, note.text))
+    texts = provenance.carried(song, start * BAR, None if resume is None else resume * BAR, 4 * BAR)
+    assert texts == {note.text: replace(note, chunks=kept).text}
+
+
+def test_a_song_without_notes_carries_none(tmp_path: Path) -> None:
+    assert provenance.carried(song_with(tmp_path / "a.mid", (0, "by hand")), BAR, BAR, BAR) == {}

@@ -62,8 +62,27 @@ def faults(rows: np.ndarray, style: Style, last: Before | None = None, lands: bo
 
 def test_more_of_the_same_costs_nothing() -> None:
     found = terms(ROWS, style_of(ROWS, ROWS))
-    assert found == pytest.approx(dict.fromkeys(USUAL, 0.0), abs=1e-9)
+    step = found.pop("step")
+    assert found == pytest.approx(dict.fromkeys(USUAL - {"step"}, 0.0), abs=1e-9)
     assert ranking.score(found) == pytest.approx(0, abs=1e-9)
+    assert step < 1  # its first bar is not its last, but no further from it than its bars are from each other
+
+
+def test_a_step_at_the_border_is_measured_in_the_songs_own() -> None:
+    level = rows_of(*((bar, 12 * beat, 0, 60 + beat, 7, 20) for bar in range(4) for beat in range(4)))
+    lively = rows_of(*((bar, 12 * beat, 0, 60 + beat, 7, 15 + 5 * (bar % 2)) for bar in range(4) for beat in range(4)))
+    louder = level.copy()
+    louder[:, VELOCITY] += 5
+    assert terms(level, style_of(level, level), before(level))["step"] == 0
+    assert terms(louder, style_of(level, level), before(level))["step"] == pytest.approx(
+        4
+    )  # five times what is audible
+    assert terms(louder, style_of(lively, lively), before(level))["step"] < 0.2  # such steps are usual here
+    higher = level.copy()
+    higher[:, PITCH] += 12
+    busier = tokens.sort_rows(np.concatenate([level, level + (np.arange(8) == POSITION) * 6]))
+    for other in (higher, busier):
+        assert terms(other, style_of(level, level), before(level))["step"] >= 3
 
 
 def thinned(step: float) -> np.ndarray:
@@ -124,7 +143,7 @@ def test_each_term_grows_with_its_difference(name: str, make: Callable[[float], 
     assert values[0] == pytest.approx(0, abs=1e-9)
     assert all(a < b for a, b in zip(values, values[1:], strict=False)), values
     if only:
-        assert all(found[-1][other] == pytest.approx(0, abs=1e-9) for other in USUAL if other != name)
+        assert all(found[-1][other] == pytest.approx(0, abs=1e-9) for other in USUAL - {name, "step"})
     assert [ranking.score(f) for f in found] == sorted(ranking.score(f) for f in found)
 
 

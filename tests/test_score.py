@@ -1,4 +1,4 @@
-"""Reading, appending to and writing MIDI files: above all, that nothing before the seam is ever altered."""
+"""Reading and writing MIDI files: above all, that every event is kept and no file, however damaged, crashes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mido
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from mido import Message, MetaMessage
 
 from midiex import score
 from midiex.errors import BadInput
-from midiex.score import NewNotes, Song, append, events_before, grid_until, read, save
+from midiex.score import Song, events_before, read, save
 from midiex.smf import RawEvent
 
 EVER = 2**40
@@ -63,28 +62,9 @@ def raw(tmp_path: Path, data: bytes) -> Path:
     return path
 
 
-def new_notes(*rows: tuple[int, int, int, int, int]) -> NewNotes:
-    """Rows (voice, start, duration, pitch, velocity)."""
-    return NewNotes(*np.array(rows, np.int64).reshape(-1, 5).T)
-
-
 def reread(midi: mido.MidiFile, tmp_path: Path) -> Song:
     save(midi, tmp_path / "out.mid")
     return read(tmp_path / "out.mid")
-
-
-def absolute(track: mido.MidiTrack) -> list[tuple[int, mido.Message]]:
-    ticks = np.cumsum([message.time for message in track]).tolist()
-    return [(tick, message.copy(time=0)) for tick, message in zip(ticks, track, strict=True)]
-
-
-def added(song: Song, midi: mido.MidiFile, track: int = 0) -> list[tuple[int, mido.Message]]:
-    """What a new file has beyond the song, end_of_track aside."""
-    old, new = absolute(song.midi.tracks[track]), absolute(midi.tracks[track])
-    for event in old:
-        if event[1].type != "end_of_track":
-            new.remove(event)
-    return [event for event in new if event[1].type != "end_of_track"]
 
 
 def rows(song: Song, voice: int = 0) -> list[tuple[int, int, int, int]]:
@@ -144,7 +124,7 @@ def test_every_event_is_read_as_mido_reads_it(tmp_path: Path, kind: int, divisio
 
 def test_saving_an_untouched_song_gives_the_same_bytes(tmp_path: Path) -> None:
     path = write_mido(tmp_path / "a.mid", [EVERY_KIND, note(0, 50)])
-    save(append(read(path), new_notes(), 300, 300), tmp_path / "b.mid")
+    save(read(path).midi, tmp_path / "b.mid")
     assert (tmp_path / "b.mid").read_bytes() == path.read_bytes()
 
 
@@ -179,7 +159,7 @@ def test_odd_events_come_out_byte_for_byte(tmp_path: Path, odd: bytes) -> None:
     song = read(path)
     assert rows(song)[1][:2] == (96 + odd[0] + 5, 96)  # what stands behind it is where it was
     assert song.tempo.us_per_beat.tolist() == [500_000]
-    save(append(song, new_notes(), 1000, 1000), tmp_path / "out.mid")
+    save(song.midi, tmp_path / "out.mid")
     assert odd in (tmp_path / "out.mid").read_bytes()
     assert events_before(read(tmp_path / "out.mid").midi, EVER) == events_before(song.midi, EVER)
 
@@ -219,12 +199,12 @@ def test_files_with_harmless_faults_are_read(tmp_path: Path) -> None:
     for fault, data in faults.items():
         song = read(raw(tmp_path, data))
         assert rows(song) == [(0, 96, 60, 80)], fault
-        assert [m.type for m in append(song, new_notes(), 96, 96).tracks[0]][-1] == "end_of_track", fault
+        assert reread(song.midi, tmp_path).midi.tracks[0][-1].type == "end_of_track", fault
 
 
 def test_type_0_with_two_tracks_becomes_writable(tmp_path: Path) -> None:
     song = read(raw(tmp_path, smf(NOTE + END, NOTE + END, kind=0)))
-    assert reread(append(song, new_notes(), 96, 96), tmp_path).midi.type == 1
+    assert reread(song.midi, tmp_path).midi.type == 1
 
 
 def test_smpte_ticks_last_the_same_whatever_the_tempo(tmp_path: Path) -> None:
@@ -233,10 +213,7 @@ def test_smpte_ticks_last_the_same_whatever_the_tempo(tmp_path: Path) -> None:
     assert (song.midi.ticks_per_beat, song.tempo.tpq, song.score.ticks_per_quarter) == (SMPTE_25_40, 500, 500)
     assert song.length_s == 2.5
     assert rows(song) == [(500, 2000, 60, 80)]
-    out = append(song, new_notes((0, 3000, 500, 64, 80)), 3000, 4000, tempo_us_per_beat=250_000)
-    assert [m.type for _, m in added(song, out)] == ["note_on", "note_off"]  # and no set_tempo
-    again = reread(out, tmp_path)
-    assert again.midi.ticks_per_beat == SMPTE_25_40 and again.length_s == 3.5
+    assert reread(song.midi, tmp_path).midi.ticks_per_beat == SMPTE_25_40
 
 
 def test_drop_frame_division_keeps_seconds_exact(tmp_path: Path) -> None:
@@ -309,16 +286,13 @@ def test_tempo_and_meter_come_from_all_tracks(tmp_path: Path) -> None:
     assert [(m.time, m.numerator) for m in song.score.time_signatures] == [(0, 4), (1920, 3)]
 
 
-def test_the_grid_goes_on_past_the_end(tmp_path: Path) -> None:
+def test_the_grid_covers_the_last_note_and_no_later_meter(tmp_path: Path) -> None:
     waltz = (0, MetaMessage("time_signature", numerator=3, denominator=4))
     late = (90_000, MetaMessage("time_signature", numerator=7, denominator=8))
     tempi = [(0, MetaMessage("set_tempo", tempo=250_000)), (1440, MetaMessage("set_tempo", tempo=1_000_000))]
     song = read(write_mido(tmp_path / "a.mid", [[waltz, *tempi, *note(1440, 1500), late]]))
     assert song.grid.ticks.tolist() == [0, 1440, 2880]
-    assert grid_until(song, 2880) is song.grid
-    longer = grid_until(song, 4500)
-    assert longer.ticks.tolist() == [0, 1440, 2880, 4320, 5760]
-    assert longer.seconds.tolist() == [0, 0.75, 3.75, 6.75, 9.75]
+    assert song.grid.seconds.tolist() == [0, 0.75, 3.75]
 
 
 # ---- hostile input --------------------------------------------------------------------------------------------------
@@ -380,177 +354,9 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path: Path, dat
     except BadInput:
         return
     assert events_before(reread(song.midi, tmp_path).midi, EVER) == events_before(song.midi, EVER)
-    append(song, new_notes((0, 100, 10, 60, 80)), 100, 900)
 
 
-# ---- appending ------------------------------------------------------------------------------------------------------
-
-
-def test_new_notes_go_to_their_own_track_and_channel(tmp_path: Path) -> None:
-    tracks = [[(0, MetaMessage("track_name", name="conductor"))], note(0, 480, channel=2), note(0, 480, channel=5)]
-    song = read(write_mido(tmp_path / "a.mid", tracks))
-    untouched = [list(track) for track in song.midi.tracks]
-    out = append(song, new_notes((1, 2000, 100, 64, 200), (1, 1000, 100, 62, 70), (0, 100, 900, 50, 0)), 960, 3840)
-    assert [list(track) for track in song.midi.tracks] == untouched
-    assert added(song, out, 0) == []
-    assert added(song, out, 1) == [  # clamped to the seam, and ending where it would have
-        (960, Message("note_on", channel=2, note=50, velocity=1)),
-        (1000, Message("note_off", channel=2, note=50)),
-    ]
-    assert added(song, out, 2) == [
-        (1000, Message("note_on", channel=5, note=62, velocity=70)),
-        (1100, Message("note_off", channel=5, note=62)),
-        (2000, Message("note_on", channel=5, note=64, velocity=127)),
-        (2100, Message("note_off", channel=5, note=64)),
-    ]
-    assert [absolute(track)[-1] for track in out.tracks] == [
-        (0, MetaMessage("end_of_track")),
-        (3840, MetaMessage("end_of_track")),
-        (3840, MetaMessage("end_of_track")),
-    ]
-    assert all(sum(m.type == "end_of_track" for m in track) == 1 for track in out.tracks)
-
-
-def test_a_far_end_of_track_is_not_pulled_in(tmp_path: Path) -> None:
-    song = read(write_mido(tmp_path / "a.mid", [[*note(0, 480), (99_999, MetaMessage("end_of_track"))]]))
-    out = append(song, new_notes((0, 960, 10, 60, 80)), 960, 1920)
-    assert absolute(out.tracks[0])[-1][0] == 99_999
-
-
-def test_original_events_from_the_seam_on_stay_in_place(tmp_path: Path) -> None:
-    events = [*note(0, 480), (480, MetaMessage("marker", text="end")), *note(500, 600, pitch=70)]
-    song = read(write_mido(tmp_path / "a.mid", [events]))
-    out = append(
-        song,
-        new_notes((0, 480, 20, 65, 80), (0, 490, 300, 70, 80), (0, 500, 50, 72, 80), (0, 650, 9, 70, 80)),
-        480,
-        900,
-    )
-    assert absolute(out.tracks[0]) == [
-        *note(0, 480),
-        (480, MetaMessage("marker", text="end")),
-        (480, Message("note_on", note=65, velocity=80)),
-        (490, Message("note_on", note=70, velocity=80)),
-        (500, Message("note_off", note=65)),  # releases come before notes
-        (500, Message("note_off", note=70)),  # cut where the original strikes the same key
-        (500, Message("note_on", note=70, velocity=80)),
-        (500, Message("note_on", note=72, velocity=80)),
-        (550, Message("note_off", note=72)),
-        (600, Message("note_off", note=70)),
-        (650, Message("note_on", note=70, velocity=80)),
-        (659, Message("note_off", note=70)),
-        (900, MetaMessage("end_of_track")),
-    ]
-
-
-def test_overlapping_new_notes_are_cut(tmp_path: Path) -> None:
-    song = read(write_mido(tmp_path / "a.mid", [note(0, 480), note(0, 480, pitch=64)]))  # two voices, one channel
-    assert [voice.track for voice in song.voices] == [0, 1]
-    later = new_notes((1, 700, 500, 60, 80), (0, 500, 300, 60, 80), (0, 700, 400, 60, 90), (0, 600, 300, 61, 80))
-    out = append(song, later, 480, 960)
-    again = reread(out, tmp_path)
-    assert rows(again, 0)[1:] == [(500, 200, 60, 80), (600, 300, 61, 80), (700, 500, 60, 90)]
-    assert rows(again, 1)[1:] == []  # struck twice at once: one note, as long as the longer
-
-
-def test_a_new_note_may_start_while_an_original_sounds_past_the_seam(tmp_path: Path) -> None:
-    song = read(write_mido(tmp_path / "a.mid", [note(0, 600)]))
-    out = append(song, new_notes((0, 500, 300, 60, 80)), 480, 960)
-    assert added(song, out) == [
-        (500, Message("note_on", note=60, velocity=80)),
-        (800, Message("note_off", note=60)),
-    ]
-
-
-def test_hanging_notes_pedal_and_bend_are_settled_at_the_seam(tmp_path: Path) -> None:
-    events = [
-        (0, Message("control_change", channel=1, control=64, value=127)),
-        (0, Message("control_change", channel=2, control=64, value=127)),
-        (5, Message("control_change", channel=2, control=64, value=0)),
-        (6, Message("pitchwheel", channel=1, pitch=500)),
-        (7, Message("pitchwheel", channel=2, pitch=500)),
-        (8, Message("pitchwheel", channel=2, pitch=0)),
-        (9, Message("note_on", channel=1, note=40, velocity=9)),
-        *note(10, 20, channel=1),
-        *note(30, 600, channel=1, pitch=61),  # released after the seam: not hanging
-        (700, Message("note_on", channel=1, note=62, velocity=9)),  # hanging, but not from before the seam
-        (800, Message("control_change", channel=3, control=64, value=127)),
-        (800, Message("pitchwheel", channel=3, pitch=500)),
-    ]
-    song = read(write_mido(tmp_path / "a.mid", [note(0, 10), events]))
-    out = append(song, new_notes(), 480, 480)
-    assert added(song, out, 0) == []
-    assert added(song, out, 1) == [
-        (480, Message("note_off", channel=1, note=40)),
-        (480, Message("control_change", channel=1, control=64, value=0)),
-        (480, Message("pitchwheel", channel=1, pitch=0)),
-    ]
-
-
-def test_tempo_is_set_at_the_seam_when_it_differs(tmp_path: Path) -> None:
-    tempi = [(0, MetaMessage("set_tempo", tempo=400_000)), (480, MetaMessage("set_tempo", tempo=900_000))]
-    late = (9600, MetaMessage("set_tempo", tempo=123_456))
-    song = read(write_mido(tmp_path / "a.mid", [tempi, [*note(0, 480), late]]))
-    notes = new_notes((0, 500, 10, 60, 80))
-    assert added(song, append(song, notes, 480, 960, tempo_us_per_beat=900_000), 0) == []
-    out = append(song, notes, 480, 960, tempo_us_per_beat=400_000)
-    assert absolute(out.tracks[0])[:-1] == [*tempi, (480, MetaMessage("set_tempo", tempo=400_000))]
-    assert reread(out, tmp_path).tempo.us_per_beat.tolist() == [400_000, 400_000, 123_456]
-
-
-def test_tempo_of_a_type_2_file_goes_where_tempo_stands(tmp_path: Path) -> None:
-    tracks = [note(0, 480), [(0, MetaMessage("set_tempo", tempo=400_000)), *note(0, 480, channel=1)]]
-    song = read(write_mido(tmp_path / "a.mid", tracks, kind=2))
-    out = append(song, new_notes(), 480, 480, tempo_us_per_beat=500_000)
-    assert added(song, out, 0) == []
-    assert added(song, out, 1) == [(480, MetaMessage("set_tempo", tempo=500_000))]
-
-
-def changes(track: mido.MidiTrack, from_tick: int) -> list[tuple[int, int]]:
-    return [(t, m.program) for t, m in absolute(track) if t >= from_tick and m.type == "program_change"]
-
-
-def test_programs_are_restored(tmp_path: Path) -> None:
-    def program(tick: int, value: int, channel: int = 0) -> tuple[int, Message]:
-        return tick, Message("program_change", channel=channel, program=value)
-
-    two = [program(0, 10), *note(0, 100), program(200, 20), *note(200, 300)]
-    song = read(write_mido(tmp_path / "a.mid", [two]))
-    assert changes(append(song, new_notes((1, 600, 9, 60, 9)), 480, 960).tracks[0], 480) == []
-    assert changes(append(song, new_notes((0, 600, 9, 60, 9)), 480, 960).tracks[0], 480) == [(480, 10)]
-    both = append(
-        song, new_notes((1, 500, 9, 60, 9), (0, 600, 9, 60, 9), (0, 650, 9, 60, 9), (1, 700, 9, 60, 9)), 480, 960
-    )
-    assert changes(both.tracks[0], 480) == [(600, 10), (700, 20)]
-    again = reread(both, tmp_path)
-    assert [[r[0] for r in rows(again, i)] for i in (0, 1)] == [[0, 600, 650], [200, 500, 700]]
-
-    song = read(write_mido(tmp_path / "a.mid", [[*two, program(480, 33)]]))  # the original changes at the seam
-    assert changes(append(song, new_notes((0, 480, 9, 60, 9)), 480, 960).tracks[0], 480) == [(480, 33), (480, 10)]
-    song = read(write_mido(tmp_path / "a.mid", [[*two, program(550, 33)]]))  # the original changes after the seam
-    assert changes(append(song, new_notes((1, 500, 9, 60, 9), (1, 600, 9, 60, 9)), 480, 960).tracks[0], 480) == [
-        (550, 33),
-        (600, 20),
-    ]
-
-
-@pytest.mark.parametrize(("seen", "expected"), [(False, []), (True, [(480, 0)])])
-def test_drum_kit_0_is_restored_only_where_the_song_names_it(
-    tmp_path: Path, seen: bool, expected: list[tuple[int, int]]
-) -> None:
-    kits = [(0, Message("program_change", channel=9, program=0))] * seen
-    events = [*kits, *note(0, 100, channel=9), (200, Message("program_change", channel=9, program=16))]
-    song = read(write_mido(tmp_path / "a.mid", [events]))
-    assert changes(append(song, new_notes((0, 600, 9, 36, 9)), 480, 960).tracks[0], 480) == expected
-
-
-def test_wrong_new_notes_are_refused(tmp_path: Path) -> None:
-    song = read(write_mido(tmp_path / "a.mid", [note(0, 480)]))
-    with pytest.raises(ValueError):
-        append(song, new_notes((0, 500, 9, 128, 80)), 480, 960)
-    with pytest.raises(ValueError):
-        append(song, new_notes(), 480, 960, tempo_us_per_beat=2**24)
-
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 channel_events = st.one_of(
     st.tuples(st.sampled_from(range(0x80, 0xC0)), st.integers(0, 127), st.integers(0, 127)),
@@ -571,29 +377,16 @@ tracks = st.lists(st.tuples(st.integers(0, 127), events), max_size=25)
     file=st.lists(tracks, min_size=1, max_size=3),
     kind=st.integers(0, 2),
     division=st.sampled_from([24, 96, 480, 30000, SMPTE_25_40]),
-    seam=st.integers(0, 3000),
-    tempo=st.none() | st.integers(1, 2**24 - 1),
-    drawn=st.lists(
-        st.tuples(*(st.integers(0, top) for top in (99, 4000, 900, 127, 127))),
-        max_size=12,
-    ),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_nothing_before_the_seam_changes(tmp_path: Path, file, kind, division, seam, tempo, drawn) -> None:
+def test_whatever_is_read_is_written_back(tmp_path: Path, file: list, kind: int, division: int) -> None:
+    """Events of any bytes, sensible or not."""
     file = file[:1] if kind == 0 else file
     data = [NOTE + b"".join(bytes([delta]) + event for delta, event in track) + END for track in file]
     song = read(raw(tmp_path, smf(*data, kind=kind, division=division)))
-    notes = new_notes(*((voice % len(song.voices), *rest) for voice, *rest in drawn))
-    again = reread(append(song, notes, seam, seam + 1000, tempo), tmp_path)
-    assert events_before(again.midi, seam) == events_before(song.midi, seam)
+    again = reread(song.midi, tmp_path)
+    assert events_before(again.midi, EVER) == events_before(song.midi, EVER)
     assert (again.midi.type, again.midi.ticks_per_beat) == (song.midi.type, song.midi.ticks_per_beat)
-    for i, (old, new) in enumerate(zip(events_before(song.midi, EVER), events_before(again.midi, EVER), strict=True)):
-        rest = iter(new)
-        assert all(event in rest for event in old), f"track {i}: later originals are lost or out of order"
-        assert all(tick >= seam for tick, _ in set(new) - set(old))
-
-
-# ---- writing --------------------------------------------------------------------------------------------------------
 
 
 def test_save_replaces_a_file_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -109,6 +109,9 @@ def info(song: Path, as_json: bool) -> None:
 def _info_lines(found: dict) -> list[str]:
     minutes, seconds = divmod(found["length_s"], 60)
     tempi, meters, mood = found["tempo_bpm"], found["meter"], found["mood"]
+    ending = "none that could be told"
+    if found["ending"]:
+        ending = f"from bar {found['ending']['bar']} ({', '.join(found['ending']['kinds'])})"
     lines = [
         f"{found['file']}: {int(minutes)}:{seconds:04.1f}, {found['bars']} bars, {found['notes']} notes, "
         f"MIDI type {found['type']}",
@@ -116,6 +119,7 @@ def _info_lines(found: dict) -> list[str]:
         f"meter   {_map([(m['at_s'], m['meter']) for m in meters])}",
         f"key     {found['key'] or 'none (drums only)'} (fit {found['key_fit']:.2f})",
         f"mood    arousal {mood['arousal']:+.1f}, valence {mood['valence']:+.1f} ({mood['note']})",
+        f"ending  {ending}",
         f"chunks  {len(found['chunks'])} of {', '.join(map(str, sorted({c['bars'] for c in found['chunks']})))} bars",
     ]
     for voice in found["instruments"]:
