@@ -26,10 +26,11 @@ from .decoding import Candidate, Memory, Task, write_chunk
 from .endings import find_ending, stops_short
 from .errors import BadInput
 from .model import ChunkTransformer
+from .newnotes import NewNotes
 from .places import bar_at, players
 from .planner import Bars, Plan, Planner
 from .provenance import Provenance, carried
-from .splice import Joint, NewNotes, splice
+from .splice import Joint, splice
 from .tokens import BAR, POSITION
 
 MAX_SECONDS = 6 * 3600

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import tokens
+from .newnotes import NewNotes
 from .score import Lane, Song, lane_of
-from .splice import NewNotes, Pedals
+from .splice import Pedals
 from .timeline import Timeline
 
 HABIT_BARS = 16  # over which the use of the pedal is measured

@@ -30,6 +30,7 @@ DRUM_CHANNEL = 9
 SUSTAIN = 64  # controller number of the pedal; it is down from value 64 on
 
 Event = tuple[int, int, Any]  # absolute tick, track, mido message
+Struck = tuple[int, int, int]  # tick, track and program of a note event
 Lane = tuple[int, int]  # whose program, pedal and bend: (0, channel), or (track, channel) in type 2 files
 
 
@@ -147,42 +148,49 @@ def is_on(message: Any) -> bool:
     return message.type == "note_on" and message.velocity > 0
 
 
-def _notes(events: list[Event], midi: mido.MidiFile) -> dict[tuple[int, int, int], np.ndarray]:
-    """Rows (start, end, pitch, velocity) of each (track, channel, program), by start; int64, shape (n, 4).
+def pair_notes(events: list[Event], midi: mido.MidiFile) -> tuple[dict[int, Struck], dict[int, list[int]]]:
+    """For the number of every note event its tick, track and program in force; and for the number of every release
+    those of the strikes it ends.
 
     A release ends the oldest open note of its pitch; where a pitch has fewer releases than notes it ends all of them,
-    lest one lost release lengthen every later note. Notes never released end with the song's last note event.
+    lest one lost release lengthen every later note.
     """
-    keyed = [(t, i, m) for t, i, m in events if m.type in ("note_on", "note_off", "program_change")]
     unreleased: Counter[tuple[int, int, int]] = Counter()
-    for _, track, message in keyed:
-        if message.type != "program_change":
+    for _, track, message in events:
+        if message.type in ("note_on", "note_off"):
             unreleased[track, message.channel, message.note] += 1 if is_on(message) else -1
     programs: dict[Lane, int] = {}
-    voices: dict[tuple[int, int, int], list[list[int]]] = {}
-    sounding: defaultdict[tuple[int, int, int], deque[list[int]]] = defaultdict(deque)
-    last_tick = 0
-    for tick, track, message in keyed:
-        channel = message.channel
+    sounding: defaultdict[tuple[int, int, int], deque[int]] = defaultdict(deque)
+    struck: dict[int, Struck] = {}
+    ended: dict[int, list[int]] = {}
+    for number, (tick, track, message) in enumerate(events):
         if message.type == "program_change":
-            programs[lane_of(midi, track, channel)] = message.program
-            continue
-        last_tick = tick
-        key = (track, channel, message.note)
+            programs[lane_of(midi, track, message.channel)] = message.program
+        elif message.type in ("note_on", "note_off"):
+            key = (track, message.channel, message.note)
+            struck[number] = (tick, track, programs.get(lane_of(midi, track, message.channel), 0))
+            if is_on(message):
+                sounding[key].append(number)
+            else:
+                count = len(sounding[key]) if unreleased[key] > 0 else min(1, len(sounding[key]))
+                ended[number] = [sounding[key].popleft() for _ in range(count)]
+    return struck, ended
+
+
+def _notes(events: list[Event], midi: mido.MidiFile) -> dict[tuple[int, int, int], np.ndarray]:
+    """Rows (start, end, pitch, velocity) of each (track, channel, program), by start; int64, shape (n, 4). Notes never
+    released end with the song's last note event."""
+    struck, ended = pair_notes(events, midi)
+    ends = {strike: events[release][0] for release, strikes in ended.items() for strike in strikes}
+    last_tick = max((tick for tick, _, _ in struck.values()), default=0)
+    voices: dict[tuple[int, int, int], list[tuple[int, int, int, int]]] = {}
+    for number, (tick, track, program) in struck.items():
+        message = events[number][2]
         if is_on(message):
-            note = [tick, -1, message.note, message.velocity]
-            voices.setdefault((track, channel, programs.get(lane_of(midi, track, channel), 0)), []).append(note)
-            sounding[key].append(note)
-        elif sounding[key]:
-            for _ in range(len(sounding[key]) if unreleased[key] > 0 else 1):
-                sounding[key].popleft()[1] = tick
-    for notes in sounding.values():
-        for note in notes:
-            note[1] = last_tick
-    arrays = {voice: np.array(rows, np.int64) for voice, rows in voices.items()}
-    for rows in arrays.values():
-        rows[:, 1] = np.maximum(rows[:, 1], rows[:, 0] + 1)
-    return arrays
+            end = max(ends.get(number, last_tick), tick + 1)
+            row = (tick, end, message.note, message.velocity)
+            voices.setdefault((track, message.channel, program), []).append(row)
+    return {voice: np.array(rows, np.int64) for voice, rows in voices.items()}
 
 
 def _pedals(events: list[Event], midi: mido.MidiFile, end_tick: int) -> dict[Lane, np.ndarray]:

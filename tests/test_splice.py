@@ -12,8 +12,9 @@ from mido import Message, MetaMessage
 from songs import Timed, meter, note, tempo, write_midi
 
 from midiex import score, timeline
+from midiex.newnotes import NewNotes
 from midiex.score import Song, read, save
-from midiex.splice import Joint, NewNotes, splice
+from midiex.splice import Joint, splice
 
 BAR = 1920  # 4/4 at 480 ticks a beat, two seconds
 END = MetaMessage("end_of_track")
