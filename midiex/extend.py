@@ -228,7 +228,10 @@ class Passage:
             span = slice(chunk.first_bar, chunk.first_bar + chunk.bars)
             chunks.append((self._new_rows(chunk.rows), chunk.bars, float(planner.bars.seconds[span].sum())))
         if not any(len(rows) for rows, _, _ in chunks):
-            raise BadInput(f"{self.song.path} has no notes around the new music to go by; choose another place.")
+            raise BadInput(
+                f"{self.song.path} has no notes around the new music to go by "
+                "in the tracks that are to play; choose other tracks or another place."
+            )
         return ranking.Style.of(chunks, int(np.median(planner.bars.positions)))
 
     @property

@@ -43,20 +43,25 @@ def under_pedal(
         lanes.setdefault(lane_of(song.midi, voice.track, voice.channel), []).append(index)
     sounding = tokens.notes_of(song.score)
     pressed = np.concatenate([track.notes.numpy()["duration"] for track in song.score.tracks])
-    duration, pedals = notes.duration_ticks.copy(), {}
+    alike: dict[bytes, list[tuple[Lane, np.ndarray, Habit]]] = {}  # lanes pedalled by one foot: two hands of a piano
     for lane, voices in lanes.items():
         new = np.isin(notes.voice, voices)
         mine = np.isin(sounding.track, voices) & (sounding.start_ticks >= since) & (sounding.start_ticks < until)
         pedal = song.score.tracks[voices[0]].pedals.numpy()
-        down_up = np.stack([pedal["time"], pedal["time"] + pedal["duration"]], 1).clip(since, until)
-        used = habit(pressed[mine], sounding.duration_ticks[mine], down_up, until - since)
-        if used is None or not new.any() or standing & set(voices):
-            continue
-        start = notes.start_ticks[new]
-        pedals[lane] = spans(start, duration[new], song.grid.tpq, line.end_tick)
-        short = let_go(start, duration[new], pedals[lane], used)
-        last = start + duration[new] == line.end_tick  # nobody lets go of the last chord before it ends
-        duration[new] = np.where(last, duration[new], short)
+        theirs = np.stack([pedal["time"], pedal["time"] + pedal["duration"]], 1).clip(since, until)
+        used = habit(pressed[mine], sounding.duration_ticks[mine], theirs, until - since)
+        if used is not None and new.any() and not standing & set(voices):
+            alike.setdefault(theirs.tobytes(), []).append((lane, new, used))
+    sounds, duration = notes.duration_ticks, notes.duration_ticks.copy()
+    pedals: Pedals = {}
+    for hands in alike.values():
+        both = np.any([new for _, new, _ in hands], axis=0)
+        down_up = spans(notes.start_ticks[both], sounds[both], song.grid.tpq, line.end_tick)
+        for lane, new, used in hands:
+            pedals[lane] = down_up
+            short = let_go(notes.start_ticks[new], sounds[new], down_up, used)
+            last = notes.start_ticks[new] + sounds[new] == line.end_tick  # nobody lets go of the last chord too soon
+            duration[new] = np.where(last, sounds[new], short)
     return replace(notes, duration_ticks=duration), pedals
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import symusic
 from helpers import NOTE_TYPES
+from songs import EXAMPLES
 
-from midiex import tokens
-from midiex.pedal import CHANGE_SHARE, LIFT_BEATS, LONGEST_BEATS, Habit, habit, let_go, spans
+from midiex import score, timeline, tokens
+from midiex.newnotes import NewNotes
+from midiex.pedal import CHANGE_SHARE, LIFT_BEATS, LONGEST_BEATS, Habit, habit, let_go, spans, under_pedal
+from midiex.score import Song
+from midiex.splice import Joint, splice
+from midiex.timeline import Timeline
 
 TPQ = 480
 BAR = 4 * TPQ
@@ -140,3 +147,44 @@ def test_random_music_keeps_its_lengths() -> None:
         assert (heard >= end - start).all(), "the pedal may hold a note on, but nothing is cut"
         longest = max((up for _, up in down_up), default=0)
         assert (start + heard <= np.maximum(end, longest)).all()
+
+
+# ---- a whole song ---------------------------------------------------------------------------------------------------
+
+
+def chord_a_bar(song: Song, line: Timeline) -> NewNotes:
+    """A chord of both hands at the beginning of every new bar, ringing to its end."""
+    starts = np.repeat(line.grid.ticks[line.before : line.before + line.new], 4)
+    length = np.diff(line.grid.ticks[line.before : line.before + line.new + 1]).repeat(4)
+    hands = np.tile([0, 0, 1, 1], line.new)
+    pitch = np.tile([64, 67, 40, 47], line.new)
+    return NewNotes(hands, starts, length, pitch, np.full(len(starts), 70))
+
+
+def test_two_hands_share_one_foot(tmp_path: Path) -> None:
+    song = score.read(EXAMPLES / "piano_nocturne.mid")
+    line = timeline.go_on(song, len(song.grid), 60)
+    sounding = chord_a_bar(song, line)
+    pressed, pedals = under_pedal(song, line, sounding)
+    assert len(pedals) == 2 and len({tuple(down_up) for down_up in pedals.values()}) == 1
+    (down_up, _) = pedals.values()
+    assert len(down_up) == line.new  # it changes with the harmony
+    assert (pressed.duration_ticks[:-4] < sounding.duration_ticks[:-4]).all()
+    assert (pressed.duration_ticks[-4:] == sounding.duration_ticks[-4:]).all()  # the last chord is held
+    result = tmp_path / "out.mid"
+    score.save(splice(song, Joint(line), pressed, pedals), result)
+    heard = tokens.notes_of(score.read(result).score)
+    new = heard.start_ticks >= line.start_tick
+    assert sorted(heard.duration_ticks[new]) == sorted(sounding.duration_ticks)
+
+
+def test_who_does_not_pedal_does_not_begin_to(tmp_path: Path) -> None:
+    song = score.read(EXAMPLES / "band_groove.mid")
+    line = timeline.go_on(song, len(song.grid), 60)
+    sounding = chord_a_bar(song, line)
+    pressed, pedals = under_pedal(song, line, sounding)
+    assert pedals == {} and (pressed.duration_ticks == sounding.duration_ticks).all()
+    piano = score.read(EXAMPLES / "piano_nocturne.mid")
+    hole = timeline.rewrite(piano, 6, 8)
+    _, pedals = under_pedal(piano, hole, chord_a_bar(piano, hole), standing=frozenset([1]))
+    assert len(pedals) == 1  # a hand that stands keeps the pedal it has
