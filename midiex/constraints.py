@@ -36,7 +36,6 @@ RANGE_MARGIN = 5  # semitones a tuned voice may go beyond what it has played
 CHORD_MARGIN = 1  # notes a tuned voice may strike at once beyond what it has struck
 STRAY_SHARE = 0.005  # a phase of the beat with less than this share of the notes holds strays, no groove
 FEWEST_GROOVE_NOTES = 24  # fewer notes do not tell a groove
-FINAL_SHARE = 0.75  # of the last bar that the tuned notes of a final chord ring at least
 
 _IS_DRUM = (np.arange(FIELD_SIZES[PROGRAM]) == DRUM_PROGRAM).astype(np.int64)  # (129,)
 
@@ -135,7 +134,7 @@ class State:
             self.places[-1, 1:] = False
             self.final_pitches = _final_pitches(grammar.pitches, final)
             self.final_top = _highest(self.final_pitches)
-            shortest = FINAL_SHARE * bar_positions[-1] / POSITIONS_PER_BEAT * DURATIONS_PER_BEAT
+            shortest = bar_positions[-1] / POSITIONS_PER_BEAT * DURATIONS_PER_BEAT  # to the end of the bar
             self.final_lengths = min(shortest, DURATIONS[-1]) <= DURATIONS  # (durations,)
         self.last_place = _highest(self.places)  # (bars,)
         self.bar = np.full(candidates, -1)
@@ -159,7 +158,8 @@ class State:
         furthest = np.minimum(self.bar + self.grammar.most_empty_bars + 1, bars - 1)[:, None]
         mask = (index > self.bar[:, None]) & (index <= furthest)
         begun = self.bar >= 0
-        here = begun & (self.onset_open | (self.position < self.last_place[self.bar.clip(0)]))
+        bar = self.bar.clip(0)
+        here = begun & ((self.onset_open & self.places[bar, self.position]) | (self.position < self.last_place[bar]))
         mask[begun, self.bar[begun]] = here[begun]
         mask[:, END] = self.bar >= bars - 1
         return mask

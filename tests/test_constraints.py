@@ -28,6 +28,9 @@ from midiex.tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
     DRUM_PROGRAM,
+    DURATION,
+    DURATIONS,
+    DURATIONS_PER_BEAT,
     FIELD_SIZES,
     INSTANCE,
     MICRO,
@@ -48,6 +51,7 @@ class Case:
     bar_positions: np.ndarray
     policy: str
     rng: np.random.Generator
+    final: np.ndarray | None = None
 
 
 @st.composite
@@ -64,7 +68,8 @@ def cases(draw: st.DrawFn) -> Case:
     openness = draw(st.sampled_from((None, 0.0, 0.02, 0.3)))
     if openness is not None:
         grammar = replace(grammar, grooves=rng.random(grammar.grooves.shape) < openness)
-    return Case(grammar, np.array(bar_positions), draw(st.sampled_from(POLICIES)), rng)
+    final = rng.random(12) < 0.4 if draw(st.booleans()) else None
+    return Case(grammar, np.array(bar_positions), draw(st.sampled_from(POLICIES)), rng, final)
 
 
 def choose(mask: np.ndarray, case: Case, stay: np.ndarray | None = None) -> np.ndarray:
@@ -83,7 +88,7 @@ def choose(mask: np.ndarray, case: Case, stay: np.ndarray | None = None) -> np.n
 def walk(case: Case, candidates: int = 3, fixed_share: float = 0) -> list[np.ndarray]:
     """Rows of each candidate. Fails where a running candidate has no choice, or may end before the last bar. A share
     of the notes are fixed rows, of any place and voice that follow the last note; theirs is velocity 1."""
-    state = State(case.grammar, case.bar_positions, candidates)
+    state = State(case.grammar, case.bar_positions, candidates, case.final)
     done, fixed = np.zeros(candidates, bool), np.zeros(candidates, bool)
     rows: list[list[list[int]]] = [[] for _ in range(candidates)]
 
@@ -111,9 +116,11 @@ def walk(case: Case, candidates: int = 3, fixed_share: float = 0) -> list[np.nda
         instance = np.where(fixed, given[:, 3], choose(allowed(state.instances(program)), case))
         pitch = np.where(fixed, given[:, 4], choose(allowed(state.pitches(program, instance)), case))
         micro = choose(allowed(state.micros(program)), case)
+        lengths = state.durations(program)
+        duration = np.zeros(candidates) if lengths is None else choose(allowed(lengths), case)
         state.write(program, instance, pitch)
         for k in np.flatnonzero(~done):
-            note = [bar[k], position[k], micro[k], program[k], instance[k], pitch[k], 0, int(fixed[k])]
+            note = [bar[k], position[k], micro[k], program[k], instance[k], pitch[k], duration[k], int(fixed[k])]
             rows[k].append([int(value) for value in note])
         fixed[:] = False
     raise AssertionError("the walk never ends")
@@ -153,6 +160,18 @@ def test_every_walk_ends_well(case: Case) -> None:
         in_groove = case.grammar.grooves[kind_of(rows), position % POSITIONS_PER_BEAT, rows[:, MICRO]]
         nowhere = ~case.grammar.grooves[kind_of(rows), 0].any(1)  # for who has no micro on the beat, all are open there
         assert (in_groove | nowhere & (position % POSITIONS_PER_BEAT == 0)).all()
+        if case.final is not None:
+            check_landing(case, case.final, rows[bar == bars - 1])
+
+
+def check_landing(case: Case, final: np.ndarray, last: np.ndarray) -> None:
+    """The last bar's rows are one chord on its first beat, of the wanted pitch classes, that rings to its end."""
+    assert (last[:, POSITION] == 0).all()
+    for program, instance, pitch, duration in last[:, [PROGRAM, INSTANCE, PITCH, DURATION]].tolist():
+        if program != DRUM_PROGRAM:
+            playable = np.flatnonzero(case.grammar.pitches[program, instance])
+            assert final[pitch % 12] or not final[playable % 12].any()
+            assert DURATIONS[duration] / DURATIONS_PER_BEAT >= case.bar_positions[-1] / POSITIONS_PER_BEAT
 
 
 def kind_of(rows: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ from midiex.decoding import Candidate, write_chunk
 from midiex.errors import BadInput, MidiexError
 from midiex.extend import ENDING, LOOP, Model, Passage
 from midiex.model import AFTER
-from midiex.tokens import BAR, MICRO, POSITION
+from midiex.tokens import BAR, DRUM_PROGRAM, MICRO, POSITION, PROGRAM
 
 MAKE: dict[str, Callable[[Path], Path]] = {
     **{
@@ -185,6 +185,20 @@ def test_every_chunk_has_notes_and_the_chunks_fill_what_was_to_be_filled(case: C
         terms = set(ranking.WEIGHTS) - (set() if lands and index == len(written) - 1 else {"ending"})
         assert set(chunk.terms) == (set() if chunk.fallback else terms)
     assert not all(chunk.fallback for chunk in written)
+
+
+def test_music_that_ends_ends_on_a_chord_that_rings(case: Case) -> None:
+    passage, last = case.passage, case.passage.written[-1]
+    rows = last.rows[last.rows[:, BAR] == last.bars - 1]
+    tuned = rows[rows[:, PROGRAM] != DRUM_PROGRAM]
+    if passage.leads_to == ENDING and not last.fallback:
+        assert (rows[:, POSITION] == 0).all()
+        final = passage.line.grid.ticks[-2]
+        sounding = {n[:4] for n in case.new if n[4] == passage.line.end_tick}  # track, channel, program, start
+        chord = [start for *_, start in sounding if abs(start - final) <= passage.song.grid.tpq / 12]
+        assert len(chord) > 0 or len(tuned) == 0
+    else:
+        assert passage.leads_to == LOOP or last.fallback
 
 
 def test_the_report_is_plain_json(case: Case) -> None:
