@@ -16,7 +16,7 @@ from torch import Tensor
 from .chunks import MAX_CHUNK_NOTES
 from .config import GenerateConfig
 from .constraints import END, Grammar, State
-from .layers import HEAD_ORDER
+from .layers import HEAD_ORDER, Heads
 from .model import ChunkTransformer
 from .tokens import (
     BAR,
@@ -31,6 +31,8 @@ from .tokens import (
     PROGRAM,
 )
 
+BAR_HEAD, POSITION_HEAD = HEAD_ORDER.index(BAR), HEAD_ORDER.index(POSITION)
+MOST_REDRAWS = 8  # of an onset
 WHICH = (PROGRAM, INSTANCE, PITCH)  # what sorts the notes of one onset, the first of HEAD_ORDER
 Memory = list[tuple[Tensor, Tensor]]  # keys and values of each decoder layer, (1, H, M, E)
 
@@ -57,6 +59,17 @@ class Candidate:
     rows: np.ndarray  # (n, 8), the fixed ones included
     nll: float  # nats a free note under the model, at temperature 1 and without masks
     finished: bool  # False: it ran into the note limit
+
+
+@dataclass(frozen=True)
+class _Onset:
+    """Where the next note of each candidate lies. Arrays (K,)."""
+
+    bar: np.ndarray
+    position: np.ndarray
+    ended: np.ndarray  # there is no next note
+    to_fixed: np.ndarray  # it is the next fixed row
+    nats: np.ndarray
 
 
 class _Fixed:
@@ -133,15 +146,17 @@ class Decoder:
         self.key_times = torch.tensor([start] * candidates)  # time of the note a step carries
         self.query_times = self.key_times
 
-    def step(self, previous: np.ndarray | None, onset: np.ndarray | None) -> tuple[Tensor, ...]:
+    def step(self, previous: np.ndarray | None, onset: np.ndarray | None, again: bool = False) -> tuple[Tensor, ...]:
         """Head states after one more step. `previous` (K, 8): the note before the one to be written, None at steps 0
-        and 1; `onset` (K, 2): bar and position of the note to be written, None at step 0."""
+        and 1; `onset` (K, 2): bar and position of the note to be written, None at step 0. With `again` the step before
+        is taken anew, with another onset."""
+        self.at -= again
         model, step = self.model, self.at
         x = self.condition
         x = x + (model.begin.weight[step] if previous is None else model.note_vector(torch.from_numpy(previous)))
         if onset is not None:
             x = x + model.onset_vector(torch.from_numpy(onset))
-            if step >= 2:
+            if step >= 2 and not again:
                 self.key_times = self.query_times
             self.query_times = self._times(onset)
         index = torch.full((len(x),), step)
@@ -171,11 +186,13 @@ def write_chunk(
     config: GenerateConfig,
     rng: np.random.Generator,
     most_notes: int = MAX_CHUNK_NOTES,
+    redraws: int = MOST_REDRAWS,
 ) -> list[Candidate]:
     """`config.candidates` versions of the chunk, sampled side by side, of at most `most_notes` free notes each.
 
-    The next fixed row is one of the choices, whatever the grammar says of its place and voice, so that free voices need
-    not play where the model expects another. It is written when it is chosen and when what is chosen lies beyond it.
+    The next fixed row is one of the choices, whatever the grammar says of its place and voice. It is written when it is
+    chosen and when what is chosen lies beyond it. Before it, an onset is kept as often as the model expects a free
+    voice there, and else drawn anew, up to `redraws` times: where it expects another, that one has nothing to play.
     """
     count, longest = config.candidates, most_notes + len(task.fixed)
     state = State(task.grammar, task.bar_positions, count, task.final)
@@ -190,15 +207,48 @@ def write_chunk(
     previous: np.ndarray | None = None
     onset: np.ndarray | None = None
     coming = fixed.next()
-    bar_head, position_head = HEAD_ORDER.index(BAR), HEAD_ORDER.index(POSITION)
+    source: tuple[tuple[Tensor, ...], Tensor | None] | None = None  # what the latest onset was drawn from
+
+    def draw_onset(states: tuple[Tensor, ...], chosen: Tensor | None) -> _Onset:
+        logits = heads.logits(BAR_HEAD, states, chosen).numpy()
+        bar = pick(logits, _never_empty(state.bars(), done), config, rng)  # a later bar leads to the fixed row as well
+        nats = negative_log_likelihood(logits, bar)
+        ended = done | (bar == END) & (fixed.written == len(task.fixed))
+        # the free notes are used up: only fixed rows are still to come
+        full = (lengths - fixed.written == most_notes) & (fixed.written < len(task.fixed))
+        to_fixed = ~ended & (full | (bar > coming[:, BAR]))
+        bar = np.where(ended, 0, np.where(to_fixed, coming[:, BAR], bar))
+        if ended.all():
+            return _Onset(bar, bar, ended, to_fixed, nats)
+        chosen = heads.choose(BAR_HEAD, torch.from_numpy(bar), chosen)
+        logits = heads.logits(POSITION_HEAD, states, chosen).numpy()
+        mask = state.positions(bar)
+        fixed.allow(mask, POSITION, coming[:, BAR] == bar)
+        position = pick(logits, _never_empty(mask, ended | to_fixed), config, rng)
+        nats = nats + np.where(ended, 0, negative_log_likelihood(logits, position))
+        to_fixed |= ~ended & (bar == coming[:, BAR]) & (position > coming[:, POSITION])
+        return _Onset(bar, np.where(to_fixed, coming[:, POSITION], position), ended, to_fixed, nats)
+
     for step in range(longest + 1):
         states = decoder.step(previous, onset)
         chosen: Tensor | None = None
         if onset is not None:
+            for _ in range(redraws if len(task.fixed) and source else 0):
+                at_fixed = (onset == coming[:, [BAR, POSITION]]).all(1)
+                again = ~done & ~is_fixed & ~at_fixed & (rng.random(count) >= _share_of_free(heads, states, state))
+                if not again.any() or source is None:
+                    break
+                new = draw_onset(*source)
+                is_fixed = np.where(again, new.to_fixed, is_fixed)
+                nll = np.where(again, settled + new.nats, nll)
+                done |= again & new.ended
+                onset = np.where(again[:, None], np.stack([new.bar, new.position], 1), onset)
+                state.move(onset[:, 0], onset[:, 1])
+                states = decoder.step(previous, onset, again=True)
             note = np.zeros((count, len(FIELD_SIZES)), np.int64)
             note[:, [BAR, POSITION]] = onset
             level = ~is_fixed & (onset == coming[:, [BAR, POSITION]]).all(1)  # so far the note is the fixed row itself
-            for head, name in enumerate(HEAD_ORDER[:bar_head]):
+            for head, name in enumerate(HEAD_ORDER[:BAR_HEAD]):
                 mask = _mask(state, note, name)
                 if mask is not None and level.any():
                     fixed.allow(mask, name, level)
@@ -217,35 +267,36 @@ def write_chunk(
             state.write(note[:, PROGRAM], note[:, INSTANCE], note[:, PITCH])
             rows[~done, lengths[~done]] = note[~done]
             lengths += ~done
-            fixed.written += is_fixed
+            fixed.written += is_fixed & ~done
             previous = note
         coming = fixed.next()
         settled = nll.copy()
-        logits = heads.logits(bar_head, states, chosen).numpy()
-        bar = pick(logits, _never_empty(state.bars(), done), config, rng)  # a later bar leads to the fixed row as well
-        nll += np.where(done, 0, negative_log_likelihood(logits, bar))
-        done |= (bar == END) & (fixed.written == len(task.fixed))
+        source = (states, chosen)
+        drawn = draw_onset(*source)
+        nll += np.where(done, 0, drawn.nats)
+        done = drawn.ended
         if done.all() or step == longest:
             break
-        full = ~done & (lengths - fixed.written == most_notes)  # only fixed rows are still to come
-        cut_short |= full
-        is_fixed = ~done & (full | (bar > coming[:, BAR]))
-        bar = np.where(done, 0, np.where(is_fixed, coming[:, BAR], bar))
-        chosen = heads.choose(bar_head, torch.from_numpy(bar), chosen)
-        logits = heads.logits(position_head, states, chosen).numpy()
-        mask = state.positions(bar)
-        fixed.allow(mask, POSITION, coming[:, BAR] == bar)
-        position = pick(logits, _never_empty(mask, done | is_fixed), config, rng)
-        nll += np.where(done, 0, negative_log_likelihood(logits, position))
-        is_fixed |= ~done & (bar == coming[:, BAR]) & (position > coming[:, POSITION])
-        position = np.where(is_fixed, coming[:, POSITION], position)
-        state.move(bar, position)
-        onset = np.stack([bar, position], 1)
+        cut_short |= ~done & (lengths - fixed.written == most_notes)
+        is_fixed = drawn.to_fixed
+        state.move(drawn.bar, drawn.position)
+        onset = np.stack([drawn.bar, drawn.position], 1)
     nll /= np.maximum(1, lengths - fixed.written)
     return [
         Candidate(rows[k, : lengths[k]].astype(np.int32), float(nll[k]), bool(done[k] and not cut_short[k]))
         for k in range(count)
     ]
+
+
+def _share_of_free(heads: Heads, states: tuple[Tensor, ...], state: State) -> np.ndarray:
+    """How likely the model finds it that the note at the onset it was given is one of the free voices', (K,)."""
+    programs = torch.softmax(heads.logits(0, states, None), -1).numpy()
+    share = np.zeros(len(programs))
+    for program in np.flatnonzero(state.voices_of.any(1)):
+        chosen = heads.choose(0, torch.full((len(programs),), int(program)), None)
+        instances = torch.softmax(heads.logits(1, states, chosen), -1).numpy()
+        share += programs[:, program] * instances[:, state.voices_of[program]].sum(1)
+    return share
 
 
 def _mask(state: State, note: np.ndarray, name: int) -> np.ndarray | None:

@@ -262,7 +262,23 @@ def test_the_network_is_fed_fixed_rows_and_only_free_decisions_count(make, song:
         losses = teacher_forced(model, planner, task, candidate.rows)
         fields, onsets, end = losses[1:, :6], losses[:-1, 6:], losses[-1, 6:]
         total = fields[free].sum() + onsets[free].sum() + end.sum()
-        assert total / free.sum() == pytest.approx(candidate.nll, abs=1e-4)
+        assert total / max(1, free.sum()) == pytest.approx(candidate.nll, abs=1e-4)
+
+
+def test_where_the_model_expects_a_standing_voice_no_free_one_must_play(song: np.ndarray) -> None:
+    config = tiny_config()
+    model = talkative_model(config)
+    _, task, remembered = plan(model, song, config.memory)
+    task = among(task, song[song[:, BAR] < 4])
+    standing = sorted({program for program, _ in STANDING})
+    with torch.no_grad():
+        model.heads.out[HEAD_ORDER.index(PROGRAM)].bias[standing] += 4.0
+    notes = []
+    for redraws in (0, 8):
+        candidates = write_chunk(model, remembered, task, PLAIN, np.random.default_rng(1), redraws=redraws)
+        assert all(np.array_equal(parted(candidate)[0], task.fixed) for candidate in candidates)
+        notes.append(sum(len(parted(candidate)[1]) for candidate in candidates))
+    assert notes[1] < 0.6 * notes[0]
 
 
 @pytest.mark.parametrize("most_notes", [1, 4])
