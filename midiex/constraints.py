@@ -181,7 +181,11 @@ class State:
     def programs(self) -> np.ndarray:
         index = np.arange(FIELD_SIZES[PROGRAM])[None]
         lowest = np.where(self.same_onset, self.program + np.where(self.program_open, 0, 1), 0)
-        return self.programs_at[self.next_position % POSITIONS_PER_BEAT] & (index >= lowest[:, None])
+        mask = self.programs_at[self.next_position % POSITIONS_PER_BEAT] & (index >= lowest[:, None])
+        if self.final_lengths is not None:  # the chord comes before the drums under it
+            opens = self._in_last_bar() & ~self.same_onset & np.any(mask[:, :DRUM_PROGRAM], axis=1)
+            mask[opens, DRUM_PROGRAM] = False
+        return mask
 
     def instances(self, program: np.ndarray) -> np.ndarray:
         index = np.arange(MAX_INSTANCES)[None]

@@ -13,8 +13,8 @@ Few terms, each zero for a candidate that is just like the song:
     seam        silence before the first note beyond the song's longest silence at a bar line, in bars
     step        how much more density, loudness and register change from the bar before than they do in the song from
                 bar to bar, in the song's own usual changes
-    ending      of the last chunk only: how late in its last bar notes still begin, and whether the lowest of the last
-                ones is not the key note
+    ending      of the last chunk only: how late in its last bar notes still begin, whether the lowest of the last ones
+                is not the key note, and how much thinner their chord is than those on the song's downbeats
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from .tokens import (
 WEIGHTS = {
     "density": 1.0, "voices": 2.0, "length": 0.5, "harmony": 2.0, "register": 1.0, "loudness": 0.5,
     "rhythm": 1.0, "repetition": 1.0, "seam": 1.0, "step": 0.2,
-    "ending": 0.5,
+    "ending": 1.0,
 }  # fmt: skip
 SILENT_SHARE = 0.2  # of the song's thinnest chunk's density: below it a chunk is silent
 STUCK_RUN = 1.75  # a note may be struck this many times as often in a row as the song ever does
@@ -72,6 +72,7 @@ class Style:
     longest_gap: int  # longest time between onsets, in positions
     longest_silence: float  # longest silence at a bar line, in positions
     empty_run: int  # most bars in a row without an onset
+    downbeat: float  # tuned notes that begin a bar together, usually
     bar_step: np.ndarray  # (3,) spread of the changes from bar to bar of onsets, velocity (in bins) and pitch
 
     @classmethod
@@ -99,6 +100,7 @@ class Style:
             longest_gap=int(np.diff(_onsets(chunks, bar_positions)).max(initial=bar_positions // 2)),
             longest_silence=_longest_silence(chunks, bar_positions),
             empty_run=max(_empty_run(rows, bars) for rows, bars, _ in played),
+            downbeat=_downbeat(chunks),
             bar_step=_bar_step(chunks),
         )
 
@@ -241,13 +243,24 @@ def _step(rows: np.ndarray, before: Before, style: Style) -> float:
 
 
 def _unlike_an_ending(rows: np.ndarray, fit: Fit) -> float:
-    """0 for a chunk whose last notes begin in the first half of its last bar, the key note lowest; up to 2."""
+    """0 for a chunk whose last notes begin in the first half of its last bar, the key note lowest, in a chord as full
+    as usual on a downbeat; up to 3."""
     onset = _onset(rows, fit.before.bar_positions)
     late = (onset.max() / fit.before.bar_positions - (fit.bars - 1) - 0.5) * 2
     last = rows[(onset == onset.max()) & (rows[:, PROGRAM] != DRUM_PROGRAM), PITCH]
     key_note = metrics.key_note(fit.style.pitch_classes)
     astray = len(last) > 0 and int(last.min()) % 12 != key_note
-    return float(np.clip(late, 0, 1)) + float(astray)
+    return float(np.clip(late, 0, 1)) + float(astray) + max(0.0, 1 - len(last) / max(1.0, fit.style.downbeat))
+
+
+def _downbeat(chunks: list[tuple[np.ndarray, int, float]]) -> float:
+    """Median number of tuned notes that begin together with a bar, over bars in which any do; 0: none."""
+    counts = [
+        np.bincount(rows[(rows[:, POSITION] == 0) & (rows[:, PROGRAM] != DRUM_PROGRAM), BAR], minlength=1)
+        for rows, _, _ in chunks
+    ]
+    played = np.concatenate(counts)
+    return float(np.median(played[played > 0])) if (played > 0).any() else 0.0
 
 
 def _onset(rows: np.ndarray, bar_positions: int, first_bar: int | np.int64 = 0) -> np.ndarray:

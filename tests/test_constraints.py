@@ -167,6 +167,7 @@ def test_every_walk_ends_well(case: Case) -> None:
 def check_landing(case: Case, final: np.ndarray, last: np.ndarray) -> None:
     """The last bar's rows are one chord on its first beat, of the wanted pitch classes, that rings to its end."""
     assert (last[:, POSITION] == 0).all()
+    assert last[0, PROGRAM] != DRUM_PROGRAM or not case.grammar.pitches[:DRUM_PROGRAM].any()  # not drums alone
     for program, instance, pitch, duration in last[:, [PROGRAM, INSTANCE, PITCH, DURATION]].tolist():
         if program != DRUM_PROGRAM:
             playable = np.flatnonzero(case.grammar.pitches[program, instance])

@@ -315,7 +315,8 @@ def ending_on(position: int, *pitches: int) -> np.ndarray:
 
 
 def test_a_last_chunk_lands_on_the_key_note_early_in_its_last_bar() -> None:
-    in_c = style_of(rows_of(*[(0, 0, 0, pitch) for pitch in (60, 60, 64, 67, 65, 71, 72)]))
+    scale = rows_of(*[(bar, 0, 0, pitch) for bar, pitch in enumerate((60, 64, 67, 65, 71, 72, 60))])
+    in_c = style_of(scale)  # one note on every downbeat
     cost = {
         name: fit(in_c, lands=True).terms(rows)["ending"]
         for name, rows in {
@@ -327,8 +328,11 @@ def test_a_last_chunk_lands_on_the_key_note_early_in_its_last_bar() -> None:
             "drums": ending_on(0),
         }.items()
     }
-    assert cost["home"] == cost["in the middle"] == cost["drums"] == 0
-    assert 0 < cost["late"] < cost["last"] < cost["on the fifth"] == 1
+    assert cost["home"] == cost["in the middle"] == 0
+    assert 0 < cost["late"] < cost["last"] < cost["on the fifth"] == cost["drums"] == 1
+    in_chords = style_of(rows_of(*[(bar, 0, 0, pitch) for bar in range(4) for pitch in (48, 52, 55, 60)]))
+    thin, full = (fit(in_chords, lands=True).terms(ending_on(0, *p))["ending"] for p in ((48,), (48, 52, 55, 60)))
+    assert (thin, full) == (pytest.approx(0.75), 0)
     assert "ending" not in fit(in_c).terms(ROWS)
     found = fit(in_c, lands=True).terms(ROWS)
     assert set(found) == set(WEIGHTS)
