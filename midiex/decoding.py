@@ -32,7 +32,6 @@ from .tokens import (
 )
 
 BAR_HEAD, POSITION_HEAD = HEAD_ORDER.index(BAR), HEAD_ORDER.index(POSITION)
-MOST_REDRAWS = 8  # of an onset
 WHICH = (PROGRAM, INSTANCE, PITCH)  # what sorts the notes of one onset, the first of HEAD_ORDER
 Memory = list[tuple[Tensor, Tensor]]  # keys and values of each decoder layer, (1, H, M, E)
 
@@ -186,13 +185,12 @@ def write_chunk(
     config: GenerateConfig,
     rng: np.random.Generator,
     most_notes: int = MAX_CHUNK_NOTES,
-    redraws: int = MOST_REDRAWS,
 ) -> list[Candidate]:
     """`config.candidates` versions of the chunk, sampled side by side, of at most `most_notes` free notes each.
 
     The next fixed row is one of the choices, whatever the grammar says of its place and voice. It is written when it is
     chosen and when what is chosen lies beyond it. Before it, an onset is kept as often as the model expects a free
-    voice there, and else drawn anew, up to `redraws` times: where it expects another, that one has nothing to play.
+    voice there, and else drawn anew, up to `config.redraws` times: where it expects another, that has nothing to play.
     """
     count, longest = config.candidates, most_notes + len(task.fixed)
     state = State(task.grammar, task.bar_positions, count, task.final)
@@ -233,7 +231,7 @@ def write_chunk(
         states = decoder.step(previous, onset)
         chosen: Tensor | None = None
         if onset is not None:
-            for _ in range(redraws if len(task.fixed) and source else 0):
+            for _ in range(config.redraws if len(task.fixed) and source else 0):
                 at_fixed = (onset == coming[:, [BAR, POSITION]]).all(1)
                 again = ~done & ~is_fixed & ~at_fixed & (rng.random(count) >= _share_of_free(heads, states, state))
                 if not again.any() or source is None:

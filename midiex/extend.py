@@ -22,7 +22,7 @@ from .checkpoint import fingerprint, load_model
 from .chunks import thin
 from .config import Config, GenerateConfig
 from .constraints import Grammar
-from .decoding import MOST_REDRAWS, Candidate, Memory, Task, write_chunk
+from .decoding import Candidate, Memory, Task, write_chunk
 from .endings import find_ending, stops_short
 from .errors import BadInput
 from .model import ChunkTransformer
@@ -181,13 +181,11 @@ class Passage:
         faulty is followed by a hotter one."""
         config = self.generate
         poor: list[tuple[int, float, Candidate, dict[str, float]]] = []
-        shy = False  # too little was written
         for attempt in range(config.max_attempts):
             rng = np.random.default_rng((self.seed, index, attempt))
             good: list[tuple[float, Candidate, dict[str, float]]] = []
             seen: list[str] = []
-            redraws = 1 if shy else MOST_REDRAWS
-            for candidate in write_chunk(self.model.network, memory, task, config, rng, redraws=redraws):
+            for candidate in write_chunk(self.model.network, memory, task, config, rng):
                 new = self._new_rows(candidate.rows)
                 found = fit.faults(new)
                 if "silent" in found and len(new) == 0:
@@ -203,9 +201,9 @@ class Passage:
             if good:
                 _, candidate, terms = min(good, key=lambda g: g[0])
                 return candidate.rows, attempt + 1, terms
-            shy = "silent" in seen
+            redraws = min(1, config.redraws) if "silent" in seen else config.redraws  # too little was written
             hotter = max([RETRY_TEMPERATURE[name] for name in seen], default=1.1)
-            config = replace(config, temperature=config.temperature * hotter)
+            config = replace(config, temperature=config.temperature * hotter, redraws=redraws)
         if poor:
             _, _, candidate, terms = min(poor, key=lambda p: p[:2])
             return candidate.rows, self.generate.max_attempts, terms

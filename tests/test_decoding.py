@@ -275,7 +275,7 @@ def test_where_the_model_expects_a_standing_voice_no_free_one_must_play(song: np
         model.heads.out[HEAD_ORDER.index(PROGRAM)].bias[standing] += 4.0
     notes = []
     for redraws in (0, 8):
-        candidates = write_chunk(model, remembered, task, PLAIN, np.random.default_rng(1), redraws=redraws)
+        candidates = write_chunk(model, remembered, task, replace(PLAIN, redraws=redraws), np.random.default_rng(1))
         assert all(np.array_equal(parted(candidate)[0], task.fixed) for candidate in candidates)
         notes.append(sum(len(parted(candidate)[1]) for candidate in candidates))
     assert notes[1] < 0.6 * notes[0]
