@@ -204,7 +204,8 @@ class State:
         """None: every one."""
         if self.final_lengths is None:
             return None
-        rings = self._in_last_bar() & (program != DRUM_PROGRAM)
+        drums_alone = not np.any(self.voices_of[:DRUM_PROGRAM])
+        rings = self._in_last_bar() & ((program != DRUM_PROGRAM) | drums_alone)
         return self.final_lengths | ~rings[:, None]
 
     def _in_last_bar(self) -> np.ndarray:

@@ -168,10 +168,11 @@ def check_landing(case: Case, final: np.ndarray, last: np.ndarray) -> None:
     """The last bar's rows are one chord on its first beat, of the wanted pitch classes, that rings to its end."""
     assert (last[:, POSITION] == 0).all()
     assert last[0, PROGRAM] != DRUM_PROGRAM or not case.grammar.pitches[:DRUM_PROGRAM].any()  # not drums alone
+    drums_alone = not case.grammar.pitches[:DRUM_PROGRAM].any()
     for program, instance, pitch, duration in last[:, [PROGRAM, INSTANCE, PITCH, DURATION]].tolist():
-        if program != DRUM_PROGRAM:
+        if program != DRUM_PROGRAM or drums_alone:
             playable = np.flatnonzero(case.grammar.pitches[program, instance])
-            assert final[pitch % 12] or not final[playable % 12].any()
+            assert drums_alone or final[pitch % 12] or not final[playable % 12].any()
             assert DURATIONS[duration] / DURATIONS_PER_BEAT >= case.bar_positions[-1] / POSITIONS_PER_BEAT
 
 
