@@ -110,7 +110,7 @@ def start_regenerate(
     if not 1 <= chunk <= len(chunks):
         raise BadInput(f"{path} has new chunks 1 to {len(chunks)} and chunk {chunk} was asked for.")
     tick, bars, seed_then, i, k = chunks[chunk - 1]
-    seed = fresh_seed(path) if seed is None else seed
+    seed = _unused_seed(notes) if seed is None else seed
     if seed == seed_then:
         raise BadInput(f"Chunk {chunk} of {path} was written with seed {seed}; give another one.")
     first = int(song.grid.bar_at(tick))
@@ -131,7 +131,10 @@ def start_regenerate(
 
 def fresh_seed(path: Source) -> int:
     """A seed with which no chunk of the file was written."""
-    notes = provenance.notes_in(score.read(path))
+    return _unused_seed(provenance.notes_in(score.read(path)))
+
+
+def _unused_seed(notes: list[provenance.Provenance]) -> int:
     return 1 + max((seed for note in notes for _, _, seed in note.chunks), default=0)
 
 

@@ -141,14 +141,13 @@ class Passage:
         """All rows around the new music, on the bars of the result."""
         line, grid = self.line, self.song.grid
         rows = tokens.encode(tokens.notes_of(self.song.score), self.voices, grid)
-        heard = self.players | self.standing
-        rows = rows[np.isin(_voice_of(rows), _voice_of(_as_rows(self.voices[sorted(heard)])))]
+        rows = rows[self._of(self.players | self.standing, rows)]
         before = rows[rows[:, BAR] < line.before]
         fixed, after, bars = rows[:0], rows[:0], Bars(line.grid.bar_beats, line.grid.bar_s)
         end = line.before + line.new
         if line.after is not None:
             inside = (rows[:, BAR] >= line.before) & (rows[:, BAR] < line.after)
-            fixed = rows[inside & np.isin(_voice_of(rows), _voice_of(_as_rows(self.voices[sorted(self.standing)])))]
+            fixed = rows[inside & self._of(self.standing, rows)]
             after = rows[rows[:, BAR] >= line.after].copy()
             after[:, BAR] += end - line.after
         if self.leads_to == LOOP:  # the beginning comes again
@@ -166,8 +165,13 @@ class Passage:
 
     def _new_rows(self, rows: np.ndarray) -> np.ndarray:
         """The rows without those of voices that stand: what is judged, and what is written."""
-        standing = _voice_of(_as_rows(self.voices[sorted(self.standing)]))
-        return rows[~np.isin(_voice_of(rows), standing)]
+        return rows[~self._of(self.standing, rows)]
+
+    def _of(self, voices: frozenset[int], rows: np.ndarray) -> np.ndarray:
+        """Which rows (n, 8) are of the given voices of the song, (n,) bool."""
+        wanted = np.zeros((tokens.FIELD_SIZES[tokens.PROGRAM], tokens.MAX_INSTANCES), bool)
+        wanted[tuple(self.voices[sorted(voices)].T)] = True
+        return wanted[rows[:, tokens.PROGRAM], rows[:, tokens.INSTANCE]]
 
     def _before(self, planner: Planner, bar_positions: int) -> ranking.Before:
         if not planner.chunks:
@@ -336,17 +340,6 @@ def _text(kind: str, text: str) -> mido.MetaMessage:
 
 def _columns(notes: tokens.Notes) -> tuple[np.ndarray, ...]:
     return notes.track, notes.start_ticks, notes.duration_ticks, notes.pitch, notes.velocity
-
-
-def _voice_of(rows: np.ndarray) -> np.ndarray:
-    """One integer for each row's (program, instance), (n,)."""
-    return rows[:, tokens.PROGRAM].astype(np.int64) * tokens.MAX_INSTANCES + rows[:, tokens.INSTANCE]
-
-
-def _as_rows(voices: np.ndarray) -> np.ndarray:
-    rows = np.zeros((len(voices), len(tokens.FIELDS)), np.int64)
-    rows[:, [tokens.PROGRAM, tokens.INSTANCE]] = voices
-    return rows
 
 
 def start(

@@ -80,8 +80,10 @@ def splice(
     shared = _shared(song, joint, events, strikes)
     placed = _placed(song, joint, events, strikes, shared)
     additions: list[list[Placed]] = [[] for _ in midi.tracks]
-    for tick, message in [*_map_events(line), *texts]:
-        additions[_map_track(midi, events)].append((tick, NEW if tick < line.end_tick else RESTORE, message))
+    map_events = [*_map_events(line), *texts]
+    additions[_map_track(midi, events)] += [
+        (tick, NEW if tick < line.end_tick else RESTORE, message) for tick, message in map_events
+    ]
     up_at = _let_go(song, joint, events, strikes, shared, additions)
     with_notes = [song.voices[i] for i in np.unique(notes.voice)]
     lanes = {lane_of(midi, voice.track, voice.channel): voice.track for voice in reversed(with_notes)}
@@ -240,8 +242,9 @@ def _let_go(
             additions[track].append((start, RELEASE, mido.Message("note_off", channel=channel, note=pitch)))
     released: dict[Lane, int] = {}
     before = lane_states((event for event in events if event[0] < start), midi)
+    owned = _rewritten_lanes(song, joint) - shared
     for lane, state in before.items():
-        if joint.rewritten and (lane in shared or lane not in _rewritten_lanes(song, joint)):
+        if joint.rewritten and lane not in owned:
             continue
         if state.dials.get(SUSTAIN, 0) >= 64 and state.track is not None:
             tick = up_at.get(lane, start)
