@@ -234,7 +234,7 @@ def continued(song: score.Song, new_s: float, model: Any, out: Path) -> dict[str
             "truncated": truncated(song, result, line.start_tick),
             "short by s": seconds - result.length_s,
             "within a bar": -1e-3 <= seconds - line.end_s <= bar_s,
-        "last release within a bar": seconds - result.length_s <= bar_s,
+            "last release within a bar": seconds - result.length_s <= bar_s,
             "exact ms": 1000 * (exactly.length_s - seconds),
             "parses": parses(out, song.path) or parses(out.with_stem(out.stem + "_exact"), song.path),
         }

@@ -5,15 +5,18 @@ Knows songs and figures; knows no model and prints nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pretty_midi
 
 from . import conditions, metrics, tokens
 from .chunks import chunk_starts, cut
 from .endings import find_ending
+from .libraries import quietly
 from .score import Song
+
+if TYPE_CHECKING:
+    import pretty_midi
 
 
 def seconds_view(song: Song) -> pretty_midi.PrettyMIDI:
@@ -21,13 +24,14 @@ def seconds_view(song: Song) -> pretty_midi.PrettyMIDI:
 
     Built from the song's own tempo map, so that files pretty_midi cannot read itself (SMPTE time, type 2) have it too.
     """
-    view = pretty_midi.PrettyMIDI()
+    midi = quietly("pretty_midi")
+    view: pretty_midi.PrettyMIDI = midi.PrettyMIDI()
     for voice, track in zip(song.voices, song.score.tracks, strict=True):
-        instrument = pretty_midi.Instrument(voice.program, voice.is_drum, voice.name)
+        instrument = midi.Instrument(voice.program, voice.is_drum, voice.name)
         notes = track.notes.numpy()
         starts, ends = song.tempo.to_seconds(notes["time"]), song.tempo.to_seconds(notes["time"] + notes["duration"])
         instrument.notes = [
-            pretty_midi.Note(int(v), int(p), float(s), float(e))
+            midi.Note(int(v), int(p), float(s), float(e))
             for v, p, s, e in zip(notes["velocity"], notes["pitch"], starts, ends, strict=True)
         ]
         view.instruments.append(instrument)
@@ -77,7 +81,7 @@ def describe(song: Song) -> dict[str, Any]:
 
 def _instrument(song: Song, index: int) -> dict[str, Any]:
     voice, notes = song.voices[index], song.score.tracks[index].notes.numpy()
-    name = "Drums" if voice.is_drum else pretty_midi.program_to_instrument_name(voice.program)
+    name = "Drums" if voice.is_drum else quietly("pretty_midi").program_to_instrument_name(voice.program)
     return {
         "track": voice.track,
         "track_name": voice.name,
@@ -85,6 +89,6 @@ def _instrument(song: Song, index: int) -> dict[str, Any]:
         "program": voice.program,
         "instrument": name,
         "notes": len(notes["pitch"]),
-        "lowest": pretty_midi.note_number_to_name(int(np.min(notes["pitch"]))),
-        "highest": pretty_midi.note_number_to_name(int(np.max(notes["pitch"]))),
+        "lowest": quietly("pretty_midi").note_number_to_name(int(np.min(notes["pitch"]))),
+        "highest": quietly("pretty_midi").note_number_to_name(int(np.max(notes["pitch"]))),
     }

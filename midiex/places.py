@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import pretty_midi
 
 from .errors import BadInput
+from .libraries import quietly
 from .score import Song
 
 FORMS = "seconds (95.5), minutes and seconds (1:35.5) or a bar (bar:12)"
@@ -74,9 +74,11 @@ def _names(song: Song, index: int) -> list[str]:
     """What a voice is called: its track's name if it has one, its instrument's, its kind's."""
     voice = song.voices[index]
     name = "".join(filter(str.isprintable, voice.name)).strip()
-    instrument = "Drums" if voice.is_drum else pretty_midi.program_to_instrument_name(voice.program)
-    family = [] if voice.is_drum else [pretty_midi.program_to_instrument_class(voice.program)]
-    return [*([name] if name else []), instrument, *family]
+    names = [name] if name else []
+    if voice.is_drum:
+        return [*names, "Drums"]
+    midi = quietly("pretty_midi")
+    return [*names, midi.program_to_instrument_name(voice.program), midi.program_to_instrument_class(voice.program)]
 
 
 def _means(song: Song, index: int, text: str) -> bool:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from . import score
 from .errors import BadInput
+from .libraries import quietly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -289,10 +290,10 @@ def _notes(song: score.Song) -> _Notes:
 
 def _name(voice: score.Voice, alone: bool) -> str:
     """The track's own name, or, when it has none or shares it with other channels, the instrument's."""
-    from pretty_midi import program_to_instrument_name
-
     name = "".join(filter(str.isprintable, voice.name)).strip(" _") if alone else ""
-    return short(name or ("Drums" if voice.is_drum else program_to_instrument_name(voice.program)), 18)
+    if not name:
+        name = "Drums" if voice.is_drum else quietly("pretty_midi").program_to_instrument_name(voice.program)
+    return short(name, 18)
 
 
 def _numbered(names: Sequence[str]) -> tuple[str, ...]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib
-import io
 import logging
 import math
 import os
@@ -31,6 +29,7 @@ import soundfile
 from .assets import asset_dir
 from .callable_module import make_callable
 from .errors import BadInput, MissingPart
+from .libraries import quietly
 from .loudness import LoudnessMeter
 
 Audio = npt.NDArray[np.float32]  # (frames, 2)
@@ -121,8 +120,7 @@ def fluidsynth_version() -> str:
 def _fluidsynth() -> ModuleType:
     """pyfluidsynth, imported late (it needs a system library) and given the functions it does not declare."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints where it found the library when $CI is set
-            fluid = importlib.import_module("fluidsynth")
+        fluid = quietly("fluidsynth")
     except ModuleNotFoundError as error:
         raise MissingPart("The Python package pyfluidsynth is missing; run `pip install pyfluidsynth`.") from error
     except (ImportError, OSError) as error:

@@ -48,7 +48,8 @@ def run(*args: object) -> Result:
 
 def python(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *(str(arg) for arg in args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+    environment = os.environ | {"CI": "true"}  # under which some libraries talk
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, env=environment)
 
 
 def files_under(folder: Path) -> dict[str, bytes | None]:

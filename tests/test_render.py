@@ -301,13 +301,13 @@ def test_a_damaged_soundfont_is_told(tmp_path: Path, capfd: pytest.CaptureFixtur
 def test_a_missing_fluidsynth_is_told(
     monkeypatch: pytest.MonkeyPatch, found: Exception | ModuleType, says: str
 ) -> None:
-    def import_module(_name: str) -> ModuleType:
+    def quietly(_name: str) -> ModuleType:
         if isinstance(found, Exception):
             raise found
         return found
 
     module._fluidsynth.cache_clear()
-    monkeypatch.setattr(module.importlib, "import_module", import_module)
+    monkeypatch.setattr(module, "quietly", quietly)
     with pytest.raises(MissingPart, match=says):
         fluidsynth_version()
 
