@@ -3,8 +3,9 @@
 Onsets never run backwards, notes at one onset rise in (program, instance, pitch), only the song's voices play, each
 in its own range and with no more notes struck at once than in the song, drums and tuned voices only where in the beat
 the song places theirs (swung stays swung, quantised stays quantised), no bar stays empty for longer than the song
-leaves bars empty, and a chunk ends in its last bar: where the music is to end there, with one chord on its first beat
-that rings. The masks of a note that is still possible are never empty.
+leaves bars empty, no voice strikes one pitch nor does nothing begin for much longer than in the song, and a chunk ends
+in its last bar: where the music is to end there, with one chord on its first beat that rings. The masks of a note that
+is still possible are never empty.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ RANGE_MARGIN = 5  # semitones a tuned voice may go beyond what it has played
 CHORD_MARGIN = 1  # notes a tuned voice may strike at once beyond what it has struck
 STRAY_SHARE = 0.005  # a phase of the beat with less than this share of the notes holds strays, no groove
 FEWEST_GROOVE_NOTES = 24  # fewer notes do not tell a groove
+# How far beyond the song: of real songs' chunks 1 in 100 goes further than the half minute before it tells.
+GAP_MARGIN = 2.0  # times the song's longest time between onsets
+RUN_MARGIN = 1.75  # times the most often that a voice of the song strikes one pitch in a row …
+FEWEST_RUN = 24  # … and no fewer strikes than these
 
 _IS_DRUM = (np.arange(FIELD_SIZES[PROGRAM]) == DRUM_PROGRAM).astype(np.int64)  # (129,)
 
@@ -48,10 +53,12 @@ class Grammar:
     chord: np.ndarray  # (129, 8) most notes a voice may strike at one onset
     most_empty_bars: int  # longest run of bars without an onset
     grooves: np.ndarray  # (2, 12, 8) bool as of `grooves_of`
+    reach: int  # most positions from one onset to the next
+    most_strikes: int  # of one pitch in a row, by a tuned voice that strikes nothing else meanwhile
 
     @classmethod
-    def of(cls, rows: np.ndarray, bars: int) -> Grammar:
-        """Grammar of a song's rows (n, 8) over `bars` bars."""
+    def of(cls, rows: np.ndarray, bars: int, bar_positions: int = 4 * POSITIONS_PER_BEAT) -> Grammar:
+        """Grammar of a song's rows (n, 8) over `bars` bars, usually of `bar_positions`."""
         pitches = np.zeros((FIELD_SIZES[PROGRAM], MAX_INSTANCES, FIELD_SIZES[PITCH]), bool)
         chord = np.zeros((FIELD_SIZES[PROGRAM], MAX_INSTANCES), np.int64)
         for program, instance in np.unique(rows[:, [PROGRAM, INSTANCE]], axis=0):
@@ -64,7 +71,12 @@ class Grammar:
                 low, high = mine[:, PITCH].min() - RANGE_MARGIN, mine[:, PITCH].max() + RANGE_MARGIN
                 pitches[program, instance, max(0, low) : min(127, high) + 1] = True
                 chord[program, instance] = struck + (CHORD_MARGIN if struck > 1 else 0)
-        return cls(pitches, chord, longest_empty_run(rows, bars), grooves_of(rows))
+        onsets = np.unique(rows[:, BAR].astype(np.int64) * bar_positions + rows[:, POSITION])
+        gap = int(np.diff(onsets).max(initial=bar_positions // 2))
+        return cls(
+            pitches, chord, longest_empty_run(rows, bars), grooves_of(rows), int(GAP_MARGIN * gap),
+            most_strikes(longest_run(rows)),
+        )  # fmt: skip
 
     def without(self, voices: set[tuple[int, int]]) -> Grammar:
         """The same without some (program, instance)."""
@@ -78,6 +90,23 @@ def longest_empty_run(rows: np.ndarray, bars: int) -> int:
     """Most consecutive bars in which no note begins, between the first and the last that has one."""
     played = np.unique(rows[:, BAR])
     return int(np.diff(played).max()) - 1 if len(played) > 1 else 0
+
+
+def longest_run(rows: np.ndarray) -> int:
+    """Most strikes in a row in which a tuned voice of rows (n, 8), in order, plays one pitch only."""
+    longest = 1 if len(rows) else 0
+    voice = rows[:, PROGRAM].astype(np.int64) * MAX_INSTANCES + rows[:, INSTANCE]
+    for v in np.unique(voice[rows[:, PROGRAM] != DRUM_PROGRAM]):
+        pitch = rows[voice == v, PITCH]
+        changes = np.flatnonzero(np.diff(pitch) != 0)
+        runs = np.diff(np.concatenate([[-1], changes, [len(pitch) - 1]]))
+        longest = max(longest, int(runs.max()))
+    return longest
+
+
+def most_strikes(run: int) -> int:
+    """How often in a row a pitch may be struck where the song's longest such run is `run`."""
+    return int(max(FEWEST_RUN, RUN_MARGIN * run))
 
 
 def grooves_of(rows: np.ndarray) -> np.ndarray:
@@ -137,6 +166,13 @@ class State:
             shortest = bar_positions[-1] / POSITIONS_PER_BEAT * DURATIONS_PER_BEAT  # to the end of the bar
             self.final_lengths = min(shortest, DURATIONS[-1]) <= DURATIONS  # (durations,)
         self.last_place = _highest(self.places)  # (bars,)
+        self.starts = np.concatenate([[0], np.cumsum(bar_positions)])  # (bars + 1,) positions before each bar
+        first_places = self.places.argmax(1)
+        self.first_onsets = self.starts[:-1] + first_places  # (bars,)
+        bar, place = np.nonzero(self.places)
+        spacing = np.diff(self.starts[bar] + place, prepend=0).max()
+        self.reach = max(grammar.reach, int(spacing))  # there is always a place in reach
+        self.lands = final is not None
         self.bar = np.full(candidates, -1)
         self.position = np.full(candidates, -1)
         self.program = np.full(candidates, -1)
@@ -146,6 +182,8 @@ class State:
         self.next_bar = np.zeros(candidates, np.int64)
         self.next_position = np.zeros(candidates, np.int64)
         self.same_onset = np.zeros(candidates, bool)
+        self.run_pitch = np.full((candidates, *self.voices_of.shape), -1, np.int16)  # (K, 129, 8) last pitch struck
+        self.run = np.zeros((candidates, *self.voices_of.shape), np.int16)  # and how often in a row
         # May another note of the last voice, of its program, or any at all still be added at the current onset?
         self.voice_open, self.program_open, self.onset_open = (np.zeros(candidates, bool) for _ in range(3))
 
@@ -159,9 +197,12 @@ class State:
         mask = (index > self.bar[:, None]) & (index <= furthest)
         begun = self.bar >= 0
         bar = self.bar.clip(0)
+        latest = np.where(begun, self.starts[bar] + self.position, 0) + self.reach
+        mask[:, :bars] &= self.first_onsets <= latest[:, None]
         here = begun & ((self.onset_open & self.places[bar, self.position]) | (self.position < self.last_place[bar]))
         mask[begun, self.bar[begun]] = here[begun]
-        mask[:, END] = self.bar >= bars - 1
+        done = self.lands | (self.starts[-1] <= latest) | (self.position >= self.last_place[bar])
+        mask[:, END] = (self.bar >= bars - 1) & done
         return mask
 
     def positions(self, bar: np.ndarray) -> np.ndarray:
@@ -169,7 +210,8 @@ class State:
         index = np.arange(FIELD_SIZES[POSITION])[None]
         bar = bar.clip(0, len(self.bar_positions) - 1)
         earliest = np.where(bar == self.bar, self.position + np.where(self.onset_open, 0, 1), 0)
-        return self.places[bar] & (index >= earliest[:, None])
+        latest = np.where(self.bar >= 0, self.starts[self.bar.clip(0)] + self.position, 0) + self.reach
+        return self.places[bar] & (index >= earliest[:, None]) & (index <= (latest - self.starts[bar])[:, None])
 
     def move(self, bar: np.ndarray, position: np.ndarray) -> None:
         """The next note's onset is chosen."""
@@ -198,7 +240,12 @@ class State:
         same = self.same_onset & (program == self.program) & (instance == self.instance)
         last = self._in_last_bar()[:, None]
         playable = np.where(last, self.final_pitches[program, instance], self.grammar.pitches[program, instance])
-        return playable & (index > np.where(same, self.pitch, -1)[:, None])
+        playable = playable & (index > np.where(same, self.pitch, -1)[:, None])
+        each = np.arange(len(program))
+        worn_out = self.run[each, program, instance] >= self.grammar.most_strikes
+        worn_out &= (program != DRUM_PROGRAM) & (playable.sum(1) > 1)
+        playable[worn_out, self.run_pitch[each, program, instance][worn_out]] = False
+        return playable
 
     def durations(self, program: np.ndarray) -> np.ndarray | None:
         """None: every one."""
@@ -218,6 +265,10 @@ class State:
         """The note at the chosen onset is written, (K,) each; of a voice that the grammar lacks it is a fixed one."""
         same = self.same_onset & (program == self.program) & (instance == self.instance)
         self.struck = np.where(same, self.struck + 1, 1)
+        each = np.arange(len(program))
+        again = self.run_pitch[each, program, instance] == pitch
+        self.run[each, program, instance] = np.where(again, self.run[each, program, instance] + 1, 1)
+        self.run_pitch[each, program, instance] = pitch
         self.bar, self.position = self.next_bar, self.next_position
         self.program, self.instance, self.pitch = program, instance, pitch
         phase = self.position % POSITIONS_PER_BEAT

@@ -13,7 +13,7 @@ from typing import Any
 from . import provenance, score, timeline
 from .config import GenerateConfig
 from .errors import BadInput
-from .extend import ENDING, LOOP, MAX_SECONDS, SONG, Model, Passage, check_out, finish, settings
+from .extend import MAX_SECONDS, SONG, Model, Passage, check_out, finish, settings
 from .places import bar_at, players, voices_of
 from .splice import Joint
 
@@ -124,7 +124,7 @@ def start_regenerate(
     generate, loaded = settings(model, seed, temperature, candidates)
     passage = _rewritten(song, first, after, chosen, generate, loaded, seed, (after - first,))
     passage.replaces = (note, note.with_seed(k, seed))
-    if after == len(song.grid) and note.leads_to in (ENDING, LOOP):
+    if after == len(song.grid) and note.leads_to != SONG:
         passage.leads_to = note.leads_to
     return passage
 

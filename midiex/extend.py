@@ -37,7 +37,7 @@ MAX_SECONDS = 6 * 3600
 LOOP_BARS = 16  # of a loop's beginning that its end is shown
 RETRY_TEMPERATURE = {"silent": 1.1, "hole": 1.05, "stuck": 1.15, "looping": 1.2}  # hotter each time a fault shows
 CLEAR_KEY = 0.6  # correlation from which a key is trusted to end in
-ENDING, SONG, LOOP = "ending", "song", "loop"  # what the last chunk leads to
+ENDING, SONG, LOOP, OPEN = "ending", "song", "loop", "open"  # what the last chunk leads to
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Passage:
     song: score.Song
     model: Model
     joint: Joint
-    leads_to: str  # ENDING, SONG or LOOP
+    leads_to: str  # ENDING, SONG, LOOP or OPEN
     players: frozenset[int]  # voices the new music may use
     generate: GenerateConfig
     seed: int = 0
@@ -156,7 +156,7 @@ class Passage:
             after[:, BAR] += end
             bars = Bars(np.append(bars.beats, bars.beats[:again]), np.append(bars.seconds, bars.seconds[:again]))
         around = np.concatenate([before, after - line.new * (np.arange(rows.shape[1]) == BAR)])  # without the gap
-        grammar = Grammar.of(around if len(around) else rows, end)
+        grammar = Grammar.of(around if len(around) else rows, end, int(np.median(bars.positions)))
         stay = {(int(program), int(instance)) for program, instance in self.voices[sorted(self.standing)]}
         return Plan(
             bars, line.before, line.new, before, after, fixed, grammar.without(stay), self.leads_to,
@@ -350,6 +350,7 @@ def start(
     keep_ending: bool = False,
     exact: bool = False,
     loop: bool = False,
+    open_end: bool = False,
     solo: Sequence[str] = (),
     mute: Sequence[str] = (),
     drums: bool | None = None,
@@ -363,7 +364,8 @@ def start(
     `begin` is where the new music begins: "auto" (before the song's ending gesture if it has one, else at its end),
     "end" (after the last bar with notes), or a place as in places.py. What lay after that point is left out, or with
     `keep_ending` follows the new music. With `exact` the last release falls on the second; with `loop` the end leads
-    back to the beginning. `solo`, `mute` and `drums` choose who plays, as in places.players.
+    back to the beginning; with `open_end` the music does not come to an end but stops where it is. `solo`, `mute` and
+    `drums` choose who plays, as in places.players.
 
     Raises BadInput for a file or value that cannot be used.
     """
@@ -371,6 +373,8 @@ def start(
         raise BadInput(f"A length of {seconds:g} s cannot be made; ask for more than 0 and at most {MAX_SECONDS} s.")
     if loop and keep_ending:
         raise BadInput("A loop has no ending to keep; choose one of the two.")
+    if open_end and (loop or keep_ending):
+        raise BadInput("An open end is neither a loop nor an ending that is kept; choose one of them.")
     song = score.read(path)
     rows = tokens.encode(tokens.notes_of(song.score), tokens.voice_ids(song.score), song.grid)
     song_bars = int(rows[-1, BAR]) + 1
@@ -386,13 +390,13 @@ def start(
     if before < 1:
         raise BadInput(f"New music needs a bar of {song.path} to go on from; let it begin at bar 2 or later.")
     follows = keep_ending and before < song_bars
-    lands = not (follows or loop)
+    lands = not (follows or loop or open_end)
     slowing = range(before, song_bars) if lands and ending and "ritardando" in ending.kinds else range(0)
     line = timeline.go_on(song, before, seconds, before if follows else None, exact, slowing)
     resume_tick = line.start_tick if follows or before == song_bars else None
     joint = Joint(line, resume_tick, clip=not follows, loops=loop)
     usual, loaded = settings(model, seed, temperature, candidates)
-    leads_to = ENDING if lands else LOOP if loop else SONG
+    leads_to = ENDING if lands else LOOP if loop else OPEN if open_end else SONG
     who = players(song, solo, mute, drums)
     return Passage(song, loaded, joint, leads_to, who, usual, seed, exact=exact, why_here=why_here)
 

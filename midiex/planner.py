@@ -57,10 +57,14 @@ class KnownChunk:
 
 
 def backward_borders(bar_s: np.ndarray) -> np.ndarray:
-    """Chunk borders (chunks + 1,) cut from the end backwards, so that the latest chunks are whole ones."""
+    """Chunk borders (chunks + 1,) cut from the end backwards, so that the latest chunks are whole ones; what is left
+    over at the beginning joins the chunk after it when it is less than half as long and both fit together: a lone
+    pickup bar is no example of what a chunk is like."""
     borders = [len(bar_s)]
     while borders[0] > 0:
         borders.insert(0, max(0, borders[0] - chunk_bars(bar_s[: borders[0]][::-1])))
+    if len(borders) > 2 and borders[1] < (borders[2] - borders[1]) / 2 and borders[2] <= MAX_CHUNK_BARS:
+        del borders[1]
     return np.array(borders)
 
 
@@ -89,7 +93,7 @@ class Plan:
     rows_after: np.ndarray  # what the new music leads to, from bar `before + new` on; may be empty
     rows_fixed: np.ndarray  # notes that stand inside the new music
     grammar: Grammar
-    end: str  # "ending": the last chunk lands; "song": the song goes on after it; "loop": it must not land
+    end: str  # "ending": the last chunk lands; "song": the song goes on after it; "loop", "open": it must not land
     final: np.ndarray = field(default_factory=lambda: np.ones(12, bool))  # (12,) pitch classes of a final chord
     sizes: tuple[int, ...] = ()  # bars of each chunk, where they are already decided
 
@@ -187,7 +191,7 @@ class Planner:
 
     def _left(self, index: int) -> int:
         """Chunks to the end of everything, this one included, as the model is told."""
-        if self.plan.end == "loop":
+        if self.plan.end in ("loop", "open"):
             return MANY_CHUNKS
         return len(self.sizes) - index + (len(self.following) if self.plan.end == "song" else 0)
 

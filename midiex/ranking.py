@@ -25,7 +25,7 @@ import numpy as np
 
 from . import metrics
 from .chunks import likeness_set
-from .constraints import longest_empty_run
+from .constraints import GAP_MARGIN, longest_empty_run, longest_run, most_strikes
 from .tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -47,8 +47,6 @@ WEIGHTS = {
     "ending": 1.0,
 }  # fmt: skip
 SILENT_SHARE = 0.2  # of the song's thinnest chunk's density: below it a chunk is silent
-STUCK_RUN = 1.75  # a note may be struck this many times as often in a row as the song ever does
-GAP_MARGIN = 1.25  # onsets may lie this much further apart than the song's ever do
 AUDIBLE_STEP = (1.0, 1.0, 1.0)  # onsets, bins of velocity, semitones: smaller changes from bar to bar hardly count
 LOOP_MARGIN = 0.25  # likeness of bars or chunks beyond the most the song shows
 
@@ -96,7 +94,7 @@ class Style:
             neighbour_likeness=float(np.mean(neighbours)) if neighbours else 0.3,
             most_neighbour_likeness=max(neighbours, default=0.3),
             most_bar_likeness=max(_bar_likeness(rows, bars) for rows, bars, _ in played),
-            longest_run=max(_longest_run(rows) for rows, _, _ in played),
+            longest_run=longest_run(rows),
             longest_gap=int(np.diff(_onsets(chunks, bar_positions)).max(initial=bar_positions // 2)),
             longest_silence=_longest_silence(chunks, bar_positions),
             empty_run=max(_empty_run(rows, bars) for rows, bars, _ in played),
@@ -215,7 +213,7 @@ def _empty_run(rows: np.ndarray, bars: int) -> int:
 
 def is_stuck(rows: np.ndarray, style: Style) -> bool:
     """Does a voice strike one pitch over and over, far more often in a row than the song does?"""
-    return _longest_run(rows) > max(12, STUCK_RUN * style.longest_run)
+    return longest_run(rows) > most_strikes(style.longest_run)
 
 
 def _bar_figures(rows: np.ndarray) -> np.ndarray:
@@ -303,18 +301,6 @@ def _longest_silence(chunks: list[tuple[np.ndarray, int, float]], bar_positions:
     silence = start[1:] - sounding_until[:-1]
     holds_line = start[1:] // bar_positions > start[:-1] // bar_positions
     return float(silence[holds_line].max(initial=0.0))
-
-
-def _longest_run(rows: np.ndarray) -> int:
-    """Most strikes in a row in which a tuned voice plays one pitch only."""
-    longest = 1 if len(rows) else 0
-    voice = rows[:, PROGRAM].astype(np.int64) * 8 + rows[:, INSTANCE]
-    for v in np.unique(voice[rows[:, PROGRAM] != DRUM_PROGRAM]):
-        pitch = rows[voice == v, PITCH]
-        changes = np.flatnonzero(np.diff(pitch) != 0)
-        runs = np.diff(np.concatenate([[-1], changes, [len(pitch) - 1]]))
-        longest = max(longest, int(runs.max()))
-    return longest
 
 
 def _bar_likeness(rows: np.ndarray, bars: int) -> float:

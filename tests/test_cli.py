@@ -222,6 +222,7 @@ def test_temperature_changes_the_song(song: Path, model: Path, tmp_path: Path) -
         (["--from", "0:08", "--keep-ending"], {"begin": "8", "keep_ending": True}),
         (["--exact"], {"exact": True}),
         (["--loop"], {"loop": True}),
+        (["--open-end"], {"open_end": True}),
         (["--solo", "0"], {"solo": ["0"]}),  # everything is on track 0
         (["--keep-instruments", "bass"], {"solo": ["bass"]}),
         (["--mute", "electric piano 2", "--mute", "drums"], {"mute": ["electric piano 2", "drums"]}),

@@ -22,6 +22,7 @@ from midiex.constraints import (
     State,
     grooves_of,
     longest_empty_run,
+    longest_run,
 )
 from midiex.grid import POSITIONS_PER_BEAT
 from midiex.tokens import (
@@ -68,6 +69,8 @@ def cases(draw: st.DrawFn) -> Case:
     openness = draw(st.sampled_from((None, 0.0, 0.02, 0.3)))
     if openness is not None:
         grammar = replace(grammar, grooves=rng.random(grammar.grooves.shape) < openness)
+    if draw(st.booleans()):
+        grammar = replace(grammar, reach=draw(st.integers(1, 20)), most_strikes=draw(st.integers(1, 4)))
     final = rng.random(12) < 0.4 if draw(st.booleans()) else None
     return Case(grammar, np.array(bar_positions), draw(st.sampled_from(POLICIES)), rng, final)
 
@@ -100,7 +103,7 @@ def walk(case: Case, candidates: int = 3, fixed_share: float = 0) -> list[np.nda
     for _ in range(10_000):
         mask = allowed(state.bars())
         at_end = state.bar == len(case.bar_positions) - 1
-        assert (mask[~done, END] == at_end[~done]).all()
+        assert not mask[~done & ~at_end, END].any()
         bar = choose(mask, case, state.bar)
         fixed = ~done & (case.rng.random(candidates) < fixed_share)
         notes = [foreign_note(case, state, k) if fixed[k] else None for k in range(candidates)]
@@ -157,11 +160,26 @@ def test_every_walk_ends_well(case: Case) -> None:
             assert notes <= case.grammar.chord[program, instance]
         empty = np.diff(np.concatenate([[-1], np.unique(bar)])) - 1
         assert empty.max() <= case.grammar.most_empty_bars
+        state = State(case.grammar, case.bar_positions, 1, case.final)
+        onsets = np.concatenate([[0], np.cumsum(case.bar_positions)[bar] - case.bar_positions[bar] + position])
+        assert state.reach == case.grammar.reach or state.reach <= 2 * case.bar_positions.max()
+        assert np.diff(onsets).max() <= state.reach
+        check_runs(case, rows)
         in_groove = case.grammar.grooves[kind_of(rows), position % POSITIONS_PER_BEAT, rows[:, MICRO]]
         nowhere = ~case.grammar.grooves[kind_of(rows), 0].any(1)  # for who has no micro on the beat, all are open there
         assert (in_groove | nowhere & (position % POSITIONS_PER_BEAT == 0)).all()
         if case.final is not None:
             check_landing(case, case.final, rows[bar == bars - 1])
+
+
+def check_runs(case: Case, rows: np.ndarray) -> None:
+    """No voice strikes a pitch too often in a row that could have struck another."""
+    for program, instance in np.unique(rows[rows[:, PROGRAM] != DRUM_PROGRAM][:, [PROGRAM, INSTANCE]], axis=0):
+        mine = rows[(rows[:, PROGRAM] == program) & (rows[:, INSTANCE] == instance)]
+        playable = case.grammar.pitches[program, instance]
+        if case.final is not None:  # in whose last bar there may be but one pitch to choose
+            mine = mine[mine[:, BAR] < len(case.bar_positions) - 1]
+        assert playable.sum() == 1 or longest_run(mine) <= case.grammar.most_strikes
 
 
 def check_landing(case: Case, final: np.ndarray, last: np.ndarray) -> None:
@@ -199,7 +217,7 @@ def test_every_walk_among_fixed_rows_ends_well(case: Case, share: float) -> None
 @settings(max_examples=20)
 def test_the_fullest_walk_leaves_out_nothing(case: Case) -> None:
     """Whoever always takes the first choice strikes every chord at every place."""
-    grammar = case.grammar
+    grammar = replace(case.grammar, most_strikes=10_000)
     (rows, *_) = walk(Case(grammar, case.bar_positions, "fullest", case.rng))
     of_voice = np.minimum(grammar.chord, grammar.pitches.sum(2)).sum(1)  # (129,)
     an_onset = np.array([of_voice[:DRUM_PROGRAM].sum(), of_voice[DRUM_PROGRAM]])

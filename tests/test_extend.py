@@ -33,6 +33,7 @@ from songs import (
 import midiex
 from midiex import extend as extending
 from midiex import provenance, ranking, score
+from midiex.conditions import LEFT, chunks_left_bin
 from midiex.config import GenerateConfig
 from midiex.decoding import Candidate, write_chunk
 from midiex.errors import BadInput, MidiexError
@@ -363,6 +364,22 @@ def test_a_loop_leads_back_to_its_beginning(model: Model, tmp_path: Path, monkey
     assert marker[0] == passage.line.end_tick
     with pytest.raises(BadInput, match="loop"):
         midiex.start(EXAMPLES / "chiptune_loop.mid", 60, loop=True, keep_ending=True, model=model)
+
+
+def test_an_open_end_is_no_ending(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    def watch(network: Any, memory: Any, task: Any, *rest: Any, **more: Any) -> Any:
+        told.append((int(task.conditions[LEFT]), task.final))
+        return write_chunk(network, memory, task, *rest, **more)
+
+    monkeypatch.setattr(extending, "write_chunk", watch)
+    passage = midiex.extend(EXAMPLES / "chiptune_loop.mid", 60, open_end=True, model=model)
+    assert passage.leads_to == "open" and not any("ending" in chunk.terms for chunk in passage.written)
+    assert {left for left, _ in told} == {chunks_left_bin(99)} and all(final is None for _, final in told)
+    for clash in ("loop", "keep_ending"):
+        with pytest.raises(BadInput, match="open end"):
+            midiex.start(EXAMPLES / "chiptune_loop.mid", 60, open_end=True, model=model, **{clash: True})
 
 
 # ---- ends on the second ----------------------------------------------------------------------------------------------

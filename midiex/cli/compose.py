@@ -93,6 +93,7 @@ def _with(*groups: tuple[Callable, ...]) -> Callable:
 @click.option("--keep-ending", is_flag=True, help="What lay after that place follows the new music.")
 @click.option("--exact", is_flag=True, help="The last note ends on the second (tempo changes by 1 % at most).")
 @click.option("--loop", is_flag=True, help="The end leads back to the beginning, for games.")
+@click.option("--open-end", is_flag=True, help="No ending: the music stops where it is, to be faded out.")
 @_with(_PLAYERS, _OPTIONS)
 def extend(
     song: Path,
@@ -101,6 +102,7 @@ def extend(
     keep_ending: bool,
     exact: bool,
     loop: bool,
+    open_end: bool,
     solo: tuple[str, ...],
     mute: tuple[str, ...],
     drums: bool | None,
@@ -120,8 +122,8 @@ def extend(
 
     def begun(model: Model, seed: int, temperature: float | None) -> Passage:
         return start(
-            song, seconds, begin=begin, keep_ending=keep_ending, exact=exact, loop=loop, solo=solo, mute=mute,
-            drums=drums, model=model, seed=seed, temperature=temperature,
+            song, seconds, begin=begin, keep_ending=keep_ending, exact=exact, loop=loop, open_end=open_end,
+            solo=solo, mute=mute, drums=drums, model=model, seed=seed, temperature=temperature,
         )  # fmt: skip
 
     reports = _compose(song, f"{seconds:g}s", begun, Wanted(**wanted))
