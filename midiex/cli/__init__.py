@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from ..errors import MidiexError
-from . import compose, learn, look
+from . import compose, judge, learn, look
 
 EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
 
@@ -44,6 +44,7 @@ def main() -> None:
     midiex info song.mid                                         what is in it
     midiex prepare my_songs -o shards                            make training data of your own MIDI
     midiex train --data shards --out my_model --start small      and a model of it
+    midiex mirex prompt.json -o out.json                         four bars of piano continued for the MIREX task
     midiex doctor                                                is everything there that midiex needs?
     """
 
@@ -52,5 +53,6 @@ for command in (
     *(compose.extend, compose.fill, compose.insert, compose.regenerate),
     *(look.render, look.plot, look.info, look.doctor),
     *(learn.prepare, learn.train),
+    judge.mirex,
 ):
     main.add_command(command)
