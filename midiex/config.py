@@ -18,6 +18,7 @@ from .assets import asset_dir
 from .errors import BadInput
 
 MIN_HEAD_DIM = 16
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class TrainConfig:
     """How a model is trained: warm up, hold the learning rate, then let it fall in a straight line."""
 
     notes_per_batch: int
-    lr: float  # peak, of AdamW
+    lr: float  # peak
     weight_decay: float
     warmup_steps: int
     max_notes: int  # notes to train over in all; sets the schedule
@@ -85,8 +86,10 @@ class TrainConfig:
     window_chunks: int  # consecutive chunks of one song trained on together
     condition_dropout: float  # chance that a condition is hidden, so that "unknown" works
     seed: int
+    optimizer: str = "adamw"  # of the matrices inside the network; all else learns by AdamW
 
     def __post_init__(self) -> None:
+        _require(self.optimizer in OPTIMIZERS, "train.optimizer", self.optimizer, " or ".join(OPTIMIZERS))
         _at_least(1, "train", self, "notes_per_batch", "max_notes", "window_chunks")
         _at_least(0, "train", self, "warmup_steps", "seed", "weight_decay")
         _above_zero("train", self, "lr", "grad_clip")

@@ -102,10 +102,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], -1)
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs, bias=False)
-    nn.init.normal_(layer.weight, std=inputs**-0.5)
-    return layer
+class Matrix(nn.Linear):
+    """A linear map without a bias, of `parts` maps stacked (such as those to queries, keys and values), which the
+    optimiser takes apart."""
+
+    def __init__(self, inputs: int, outputs: int, parts: int = 1):
+        super().__init__(inputs, outputs, bias=False)
+        self.parts = parts
+        nn.init.normal_(self.weight, std=inputs**-0.5)
 
 
 def _norm(width: int, gain: float = 1.0) -> nn.RMSNorm:
@@ -142,8 +146,8 @@ class FeedForward(nn.Module):
     def __init__(self, size: ModelConfig):
         super().__init__()
         self.norm = _norm(size.d_model)
-        self.inner = _linear(size.d_model, 2 * size.d_ff)
-        self.out = _linear(size.d_ff, size.d_model)
+        self.inner = Matrix(size.d_model, 2 * size.d_ff, parts=2)
+        self.out = Matrix(size.d_ff, size.d_model)
         self.out_norm = _norm(size.d_model, BRANCH_GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,8 +160,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads, self.causal = size.n_heads, causal
         self.norm = _norm(size.d_model)
-        self.qkv = _linear(size.d_model, 3 * size.d_model)
-        self.out = _linear(size.d_model, size.d_model)
+        self.qkv = Matrix(size.d_model, 3 * size.d_model, parts=3)
+        self.out = Matrix(size.d_model, size.d_model)
         self.out_norm = _norm(size.d_model, BRANCH_GAIN)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -189,9 +193,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads, self.pairs = size.n_heads, pairs
         self.norm, self.memory_norm = _norm(size.d_model), _norm(size.d_model)
-        self.q = _linear(size.d_model, size.d_model)
-        self.kv = _linear(size.d_model, 2 * size.d_model)
-        self.out = _linear(size.d_model, size.d_model)
+        self.q = Matrix(size.d_model, size.d_model)
+        self.kv = Matrix(size.d_model, 2 * size.d_model, parts=2)
+        self.out = Matrix(size.d_model, size.d_model)
         self.out_norm = _norm(size.d_model, BRANCH_GAIN)
         self.kind = nn.Parameter(torch.randn(kinds, size.n_heads, size.head_dim - 2 * pairs) * 0.5)
         self.nothing = nn.Parameter(torch.randn(2, size.n_heads, size.head_dim) * 0.02)  # so that memory is never empty
@@ -257,9 +261,9 @@ class Heads(nn.Module):
         width = size.d_head_hidden
         self.width = width
         self.norm = _norm(size.d_model)
-        self.state = _linear(size.d_model, len(HEAD_ORDER) * width)
+        self.state = Matrix(size.d_model, len(HEAD_ORDER) * width, parts=len(HEAD_ORDER))
         self.chosen = nn.ModuleList(nn.Embedding(n, width) for n in HEAD_SIZES[:-1])
-        self.mix = nn.ModuleList(_linear(width, width) for _ in HEAD_ORDER[1:])
+        self.mix = nn.ModuleList(Matrix(width, width) for _ in HEAD_ORDER[1:])
         self.out = nn.ModuleList(nn.Linear(width, n) for n in HEAD_SIZES)
         with torch.no_grad():
             for field, weight in zip(HEAD_ORDER, self.chosen.parameters(), strict=False):

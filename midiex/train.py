@@ -28,8 +28,9 @@ from .checkpoint import save_model, write_whole
 from .config import Config, TrainConfig
 from .dataset import Dataset, Songs, collate, load_split, validation_windows
 from .errors import BadInput
-from .layers import HEAD_ORDER
+from .layers import HEAD_ORDER, Matrix
 from .model import Batch, ChunkTransformer
+from .muon import Muon
 from .tokens import FIELDS
 
 STATE_FILE, LOG_FILE, VALID_FILE = "train_state.safetensors", "train.csv", "valid.csv"
@@ -128,12 +129,7 @@ class Run:
         self.step, self.notes, self.wall_s = 0, 0, 0.0
         self.max_s = 60 * max_minutes if max_minutes else None
         self.lr_share, self.grad_norm = 0.0, 0.0
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        vectors = [p for p in model.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=train.lr, betas=(0.9, 0.98), eps=1e-9, fused=True,
-        )  # fmt: skip
+        self.optimizers = _optimizers(model, train)
         self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @property
@@ -145,8 +141,9 @@ class Run:
         """One optimiser step over a batch's parts; returns its loss in nats a note."""
         notes = sum(int(part.lengths[part.target].sum()) for part in parts)
         self.lr_share = learning_rate_share(self.train, self.step, self.share_done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.train.lr * self.lr_share
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.train.lr * self.lr_share
         total, device = 0.0, parts[0].rows.device
         for part in parts:
             with autocast(device):
@@ -154,8 +151,9 @@ class Run:
             loss.backward()
             total += loss.item()
         self.grad_norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.train.grad_clip))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.model.zero_grad(set_to_none=True)
         self.step += 1
         self.notes += int(_total(notes, device, world))
         self._update_ema()
@@ -174,8 +172,9 @@ class Run:
     def save(self, out: Path, config: Config, position: tuple[int, int]) -> None:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        for which, optimizer in enumerate(self.optimizers):
+            for number, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{which}.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
         progress = {
             "step": self.step,
             "notes": self.notes,
@@ -200,18 +199,39 @@ class Run:
             )
         self.model.load_state_dict(_under("model.", tensors))
         self.ema = {k: v.to(self.ema[k].device) for k, v in _under("ema.", tensors).items()}
-        saved: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under("optimizer.", tensors).items():
-            number, name = key.split(".", 1)
-            saved.setdefault(int(number), {})[name] = value
-        self.optimizer.load_state_dict({"state": saved, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        for which, optimizer in enumerate(self.optimizers):
+            saved: dict[int, dict[str, Tensor]] = {}
+            for key, value in _under(f"optimizer.{which}.", tensors).items():
+                number, name = key.split(".", 1)
+                saved.setdefault(int(number), {})[name] = value
+            optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
         self.step, self.notes, self.wall_s = progress["step"], progress["notes"], progress["wall_s"]
         return tuple(progress["position"])
 
 
 def _shape(config: Config) -> str:
     """What a run's tensors depend on."""
-    return f"{config.model}, recent_chunks={config.memory.recent_chunks}"
+    return f"{config.model}, recent_chunks={config.memory.recent_chunks}, optimizer={config.train.optimizer}"
+
+
+def _optimizers(model: nn.Module, train: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for embeddings, gains and the last layers; the matrices between them by themselves where Muon is chosen."""
+    inner: dict[int, list[Tensor]] = {}  # by the parts each is made of
+    if train.optimizer == "muon":
+        for module in model.modules():
+            if isinstance(module, Matrix):
+                inner.setdefault(module.parts, []).append(module.weight)
+    taken = {id(weight) for weights in inner.values() for weight in weights}
+    outer = [p for p in model.parameters() if id(p) not in taken]
+    adamw = torch.optim.AdamW(
+        [{"params": [p for p in outer if p.ndim >= 2], "weight_decay": train.weight_decay},
+         {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0}],
+        lr=train.lr, betas=(0.9, 0.98), eps=1e-9, fused=True,
+    )  # fmt: skip
+    if not inner:
+        return [adamw]
+    groups = [{"params": weights, "parts": parts} for parts, weights in inner.items()]
+    return [adamw, Muon(groups, lr=train.lr, weight_decay=train.weight_decay)]
 
 
 def learning_rate_share(train: TrainConfig, step: int, share_done: float) -> float:

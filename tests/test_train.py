@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from midiex.tokens import FIELDS
 from midiex.train import LOG_FILE, STATE_FILE, VALID_FILE, Progress, Run, train, validate
 
 CPU = torch.device("cpu")
+BLOCK = re.compile(r"(qkv|kv|q|out|inner|state|mix\.\d)\.weight$")
 
 
 class Stop(Exception):
@@ -276,7 +278,7 @@ def test_the_running_mean_warms_up_and_follows(shards: Path) -> None:
 
 
 def test_a_step_counts_notes_and_takes_the_scheduled_rate(shards: Path) -> None:
-    config = short(warmup_steps=10, lr=0.01)
+    config = short(warmup_steps=10, lr=0.01, optimizer="adamw")
     model = lively_model(config)
     run = Run(model, config.train)
     (batch, _) = batches(shards, config, 2)
@@ -284,7 +286,7 @@ def test_a_step_counts_notes_and_takes_the_scheduled_rate(shards: Path) -> None:
     loss = run.step_on(model, batch, 1)
     notes = notes_of(batch)
     assert (run.step, run.notes) == (1, notes) and run.share_done == notes / 2000
-    assert run.lr_share == 0.1 and {group["lr"] for group in run.optimizer.param_groups} == {0.001}
+    assert run.lr_share == 0.1 and rates(run) == {0.001}
     with torch.no_grad():
         fresh = lively_model(config)
         assert loss == pytest.approx(
@@ -295,27 +297,55 @@ def test_a_step_counts_notes_and_takes_the_scheduled_rate(shards: Path) -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_only_matrices_decay(shards: Path) -> None:
-    config = short(weight_decay=0.5)
-    groups = Run(lively_model(config), config.train).optimizer.param_groups
-    assert [(group["weight_decay"], {p.ndim >= 2 for p in group["params"]}) for group in groups] == [
-        (0.5, {True}),
-        (0.0, {False}),
-    ]
+def rates(run: Run) -> set[float]:
+    return {group["lr"] for optimizer in run.optimizers for group in optimizer.param_groups}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_only_matrices_decay_and_each_weight_has_one_optimizer(optimizer: str) -> None:
+    config = short(weight_decay=0.5, optimizer=optimizer)
+    model = lively_model(config)
+    run = Run(model, config.train)
+    groups = [group for optimizer in run.optimizers for group in optimizer.param_groups]
+    assert {(group["weight_decay"], p.ndim >= 2) for group in groups for p in group["params"]} == {
+        (0.5, True),
+        (0.0, False),
+    }
+    taken = [id(p) for group in groups for p in group["params"]]
+    assert sorted(taken) == sorted(map(id, model.parameters()))
+
+
+def test_muon_takes_the_matrices_inside_and_the_scheduled_rate(shards: Path) -> None:
+    config = short(warmup_steps=10, lr=0.01, optimizer="muon", weight_decay=0.0)
+    model = lively_model(config)
+    run = Run(model, config.train)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    run.step_on(model, batches(shards, config, 1)[0], 1)
+    assert rates(run) == {0.001}
+    inner = {id(p) for group in run.optimizers[1].param_groups for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in inner}
+    assert names == {n for n, m in model.named_parameters() if m.ndim == 2 and BLOCK.search(n)}
+    for name in names:
+        change = model.get_parameter(name).detach() - before[name]
+        parts = {"qkv": 3, "kv": 2, "inner": 2, "state": 8}.get(name.split(".")[-2], 1)
+        for part in change.chunk(parts):
+            values = torch.linalg.svdvals(part) / (0.001 * 0.8 * max(part.shape) ** 0.5)
+            assert 0.6 < float(values.max()) < 1.3, name  # of a gradient that has few directions, not all
 
 
 def test_gradients_are_clipped(shards: Path) -> None:
-    config = short(grad_clip=1e-9, weight_decay=0.0)
+    config = short(grad_clip=1e-9, weight_decay=0.0, optimizer="adamw")
     model = lively_model(config)
     seen: list[float] = []
     run = Run(model, config.train)
-    take_step = run.optimizer.step
+    (optimizer,) = run.optimizers
+    take_step = optimizer.step
 
     def watch() -> None:
         seen.append(float(torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()))
         take_step()
 
-    run.optimizer.step = watch  # type: ignore[method-assign, assignment]
+    optimizer.step = watch  # type: ignore[method-assign, assignment]
     run.step_on(model, batches(shards, config, 1)[0], 1)
     assert run.grad_norm > 0.01 and seen[0] == pytest.approx(1e-9, rel=0.01)
 
@@ -437,8 +467,9 @@ def test_two_processes_take_the_mean_of_their_gradients(shards: Path, tmp_path: 
                     loss = model(part).sum() / notes_of(batch)
                 (loss / 2).backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.train.grad_clip)
-        run.optimizer.step()
-        run.optimizer.zero_grad()
+        for optimizer in run.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         run.step += 1
         run._update_ema()
     for name, value in model.state_dict().items():
