@@ -1,6 +1,8 @@
-"""Muon: updates are orthogonal in each part of a weight, whatever the gradient's size; it learns, and keeps its state."""
+"""Muon: updates are orthogonal in each part of a weight, whatever the gradient's size; it learns and keeps its state."""
 
 from __future__ import annotations
+
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -77,7 +79,7 @@ def test_it_learns_a_linear_map_and_goes_on_from_its_state() -> None:
     first = Muon([{"params": [weight]}], lr=0.02)
     begun = train(first, 1)
     assert train(first, 80) < 0.1 * begun
-    saved, state = weight.detach().clone(), first.state_dict()
+    saved, state = weight.detach().clone(), deepcopy(first.state_dict())
     train(first, 5)
     once = weight.detach().clone()
     with torch.no_grad():
