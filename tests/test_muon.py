@@ -1,4 +1,4 @@
-"""Muon: updates are orthogonal in each part of a weight, whatever the gradient's size; it learns and keeps its state."""
+"""Muon: updates are orthogonal in each part of a weight, whatever the gradient; it learns and keeps its state."""
 
 from __future__ import annotations
 
