@@ -106,13 +106,14 @@ class GenerateConfig:
     min_p: float = 0.05  # choices below this share of the likeliest one's probability are never taken
     candidates: int = 6  # versions of each chunk written at once; the one that fits best is kept
     max_attempts: int = 3  # rounds of candidates before the best poor one is taken
+    returns: float = 1.0  # how readily earlier music comes back, beside songs of the same habits; 0: never
     redraws: int = 8  # of a place in time at which the model expects a track that is not to be written
 
     def __post_init__(self) -> None:
         _above_zero("generate", self, "temperature", "top_p")
         _probability("generate", self, "top_p", "min_p")
         _at_least(1, "generate", self, "candidates", "max_attempts")
-        _at_least(0, "generate", self, "redraws")
+        _at_least(0, "generate", self, "redraws", "returns")
 
 
 _Section = TypeVar("_Section", ModelConfig, MemoryConfig, TrainConfig, GenerateConfig)

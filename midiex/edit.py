@@ -7,6 +7,7 @@ around it. Knows songs and places; knows no tokens and no network.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -170,4 +171,5 @@ def _rewritten(
     line = timeline.rewrite(song, first, after)
     joint = Joint(line, line.end_tick, rewritten=chosen)
     standing = frozenset(range(len(song.voices))) - chosen
+    generate = replace(generate, returns=0.0)  # something else is wanted here
     return Passage(song, loaded, joint, SONG, chosen, generate, seed, standing, sizes)

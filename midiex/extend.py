@@ -34,6 +34,7 @@ from .splice import Joint, splice
 from .tokens import BAR, POSITION
 
 MAX_SECONDS = 6 * 3600
+RETURNS = 1_000  # names a chunk's random numbers for what comes back, apart from those of its attempts
 LOOP_BARS = 16  # of a loop's beginning that its end is shown
 RETRY_TEMPERATURE = {"silent": 1.1, "hole": 1.05, "stuck": 1.15, "looping": 1.2}  # hotter each time a fault shows
 CLEAR_KEY = 0.6  # correlation from which a key is trusted to end in
@@ -72,6 +73,7 @@ class NewChunk:
     attempts: int
     terms: dict[str, float]  # of ranking
     fallback: bool  # nothing usable was written, so a chunk of the song itself stands here
+    came_back: int | None = None  # first of the earlier bars that come back here, None: it is new
 
 
 @dataclass
@@ -124,15 +126,21 @@ class Passage:
             lands = self.leads_to == ENDING and index == len(planner.sizes) - 1
             before = self._before(planner, int(task.bar_positions[0]))
             fit = ranking.Fit(style, before, size, seconds, lands)
-            rows, attempts, terms = self._best(task, remembered, index, fit)
+            back = planner.returning(self.generate.returns, np.random.default_rng((self.seed, index, RETURNS)))
+            rows: np.ndarray | None
+            if back is not None and not fit.faults(back[0]):
+                rows, attempts, terms, came_back = back[0], 1, fit.terms(back[0]), back[1]
+            else:
+                rows, attempts, terms = self._best(task, remembered, index, fit)
+                came_back = None
             fallback = rows is None
             if rows is None:
                 rows = self._own_chunk(planner, task)
-            planner.remember(rows, size)
+            planner.remember(rows, size, came_back)
             chunk = NewChunk(
                 index, len(planner.sizes), first, size, float(self.line.grid.seconds[first]),
                 min(float(self.line.grid.seconds[first + size]), self.end_s), self._new_rows(rows), attempts, terms,
-                fallback,
+                fallback, came_back,
             )  # fmt: skip
             self.written.append(chunk)
             yield chunk
@@ -269,6 +277,7 @@ class Passage:
                 {
                     "start_s": round(c.start_s, 3), "end_s": round(c.end_s, 3), "bars": c.bars, "notes": len(c.rows),
                     "attempts": c.attempts, "fallback": c.fallback,
+                    "bars_that_came_back": None if c.came_back is None else [c.came_back + 1, c.came_back + c.bars],
                     "terms": {k: round(v, 4) for k, v in c.terms.items()},
                 }
                 for c in self.written
@@ -358,6 +367,7 @@ def start(
     seed: int = 0,
     temperature: float | None = None,
     candidates: int | None = None,
+    returns: float | None = None,
 ) -> Passage:
     """Begin a continuation of a MIDI file to `seconds`; nothing is written yet: iterate the result's `chunks()`.
 
@@ -365,7 +375,8 @@ def start(
     "end" (after the last bar with notes), or a place as in places.py. What lay after that point is left out, or with
     `keep_ending` follows the new music. With `exact` the last release falls on the second; with `loop` the end leads
     back to the beginning; with `open_end` the music does not come to an end but stops where it is. `solo`, `mute` and
-    `drums` choose who plays, as in places.players.
+    `drums` choose who plays, as in places.players. `returns` is how readily earlier music comes back, 1 as in songs of
+    the same habits, 0 never.
 
     Raises BadInput for a file or value that cannot be used.
     """
@@ -396,6 +407,7 @@ def start(
     resume_tick = line.start_tick if follows or before == song_bars else None
     joint = Joint(line, resume_tick, clip=not follows, loops=loop)
     usual, loaded = settings(model, seed, temperature, candidates)
+    usual = usual if returns is None else replace(usual, returns=returns)
     leads_to = ENDING if lands else LOOP if loop else OPEN if open_end else SONG
     who = players(song, solo, mute, drums)
     return Passage(song, loaded, joint, leads_to, who, usual, seed, exact=exact, why_here=why_here)

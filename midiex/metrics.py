@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from .grid import POSITIONS_PER_BEAT
+from .tokens import BAR, PITCH, POSITION, PROGRAM
+
 # Key profiles of Krumhansl and Kessler (Psychological Review 89, 1982), as probe-tone ratings from the tonic up.
 MAJOR_PROFILE = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
 MINOR_PROFILE = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
 KEY_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+_SIXTEENTH = POSITIONS_PER_BEAT // 4
+_BLOCK = 1024  # distinct notes counted at once
 BASS_BELOW = 55  # notes under G3 count as bass
 
 
@@ -85,3 +90,31 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
         return 0.0
     shared = len(np.intersect1d(a, b))
     return shared / (len(np.unique(a)) + len(np.unique(b)) - shared)
+
+
+def bar_likeness(rows: np.ndarray, bars: int, bars_per_cell: int = 1) -> np.ndarray:
+    """How alike each two bars are, shape (cells, cells) float32: the share of their notes that they have in common.
+
+    `rows` (n, 8) are a song's. A note is the same in two bars when sixteenth, instrument and pitch agree; the share is
+    that of both bars' notes together (Jaccard: 1 equal, 0 nothing shared or no notes). With `bars_per_cell` k, k bars
+    at a time are compared as if one.
+    """
+    cells = -(-bars // bars_per_cell)
+    rows = rows[rows[:, BAR] < bars].astype(np.int64)
+    sixteenth = (rows[:, POSITION] + _SIXTEENTH // 2) // _SIXTEENTH + 64 * (rows[:, BAR] % bars_per_cell)
+    note = np.unique((sixteenth * 256 + rows[:, PROGRAM]) * 256 + rows[:, PITCH], return_inverse=True)[1]
+    pairs = np.unique(note * cells + rows[:, BAR] // bars_per_cell)  # each note once a cell
+    note, cell = pairs // cells, pairs % cells
+    counts = np.bincount(cell, minlength=cells).astype(np.float32)
+    often = np.bincount(note)[note] > 1 if len(note) else np.zeros(0, bool)  # the others are shared with no cell
+    note, cell = np.unique(note[often], return_inverse=True)[1], cell[often]
+    shared = np.zeros((cells, cells), np.float32)
+    for first in range(0, int(note.max(initial=-1)) + 1, _BLOCK):
+        block = slice(*np.searchsorted(note, (first, first + _BLOCK)))
+        present = np.zeros((cells, _BLOCK), np.float32)
+        present[cell[block], note[block] - first] = 1
+        shared += present @ present.T
+    np.fill_diagonal(shared, counts)
+    together = counts[:, None] + counts[None, :]
+    together -= shared
+    return np.divide(shared, np.maximum(together, 1, out=together), out=shared)

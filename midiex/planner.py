@@ -19,6 +19,7 @@ from .config import MemoryConfig
 from .constraints import Grammar
 from .decoding import Memory, Task
 from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
+from .returns import Span, chance_of_return, what_returns
 from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM
 
 MAX_FULL_CHUNKS = 24  # of the song's own chunks kept in full for recall; its latest ones are
@@ -82,6 +83,13 @@ def coming_chunks(bar_s: np.ndarray, usual: int) -> list[int]:
     return sizes
 
 
+def _moved(rows: np.ndarray, bars: int) -> np.ndarray:
+    """Rows so many bars later."""
+    rows = rows.copy()
+    rows[:, BAR] += bars
+    return rows
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is known before the first chunk is written. Rows (n, 8) count bars from the result's first."""
@@ -122,6 +130,9 @@ class Planner:
         self.usual = chunk_bars(near[:MAX_CHUNK_BARS]) if len(near) else plan.new
         self.sizes = list(plan.sizes) or coming_chunks(seconds[plan.before : end], self.usual)
         self.next_bar = plan.before
+        self.left_off: int | None = None  # bar after what came back in the latest chunk, None: that was new
+        rows = plan.rows_before
+        self.chance_of_return = chance_of_return(rows, self._spans()) if len(rows) else 0.0
         self.held, self.programs = self._song_conditions()
 
     @property
@@ -135,10 +146,36 @@ class Planner:
         part[:, BAR] -= first_bar
         return self._encode(thin(part), first_bar, last_bar - first_bar)
 
-    def remember(self, rows: np.ndarray, bars: int) -> None:
-        """Keep the chunk just written (rows count bars from its first)."""
-        self._keep(self._encode(rows, self.next_bar, bars), of_song=False)
+    def remember(self, rows: np.ndarray, bars: int, came_back: int | None = None) -> None:
+        """Keep the chunk just written (rows count bars from its first), what begins at bar `came_back` come back."""
+        self._keep(self._encode(thin(rows), self.next_bar, bars), of_song=False)
         self.next_bar += bars
+        self.left_off = None if came_back is None else came_back + bars
+
+    def returning(self, readiness: float, rng: np.random.Generator) -> tuple[np.ndarray, int] | None:
+        """Rows (n, 8) of earlier music that comes back in the next chunk and the bar it begins at, or None: something
+        new. `readiness` multiplies the chance; the last chunk, and one among notes that stand, is always new."""
+        index = len(self.chunks) - self.song_chunks
+        if not readiness or not self.chunks or index >= len(self.sizes) - 1 or len(self.plan.rows_fixed):
+            return None
+        size, chance = self.sizes[index], min(1.0, readiness * self.chance_of_return)
+        bar = what_returns(self._spans(), size, self.bars.positions, self.left_off, chance, rng)
+        if bar is None:
+            return None
+        new = [(chunk.rows, chunk.first_bar) for chunk in self.chunks[self.song_chunks :]]
+        rows = np.concatenate([self.plan.rows_before, *(_moved(rows, first) for rows, first in new)])
+        rows = rows[(rows[:, BAR] >= bar) & (rows[:, BAR] < bar + size)]
+        return _moved(rows, -bar), bar
+
+    def _spans(self) -> list[Span]:
+        """The chunks so far, as far back as none is missing."""
+        spans: list[Span] = []
+        for number in range(len(self.chunks) - 1, -1, -1):
+            chunk = self.chunks[number]
+            if spans and chunk.first_bar + chunk.bars != spans[0].first_bar:
+                break
+            spans.insert(0, Span(chunk.first_bar, chunk.bars, number < self.song_chunks))
+        return spans
 
     @torch.inference_mode()
     def _encode(self, rows: np.ndarray, first_bar: int, bars: int) -> KnownChunk:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from . import conditions, plots, score, tokens
+from . import conditions, metrics, plots, score, tokens
 from .chunks import chunk_starts
-from .grid import POSITIONS_PER_BEAT, BarGrid
+from .grid import BarGrid
 from .plots import Floats, Span
-from .tokens import BAR, PITCH, POSITION, PROGRAM
+from .tokens import BAR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 MAX_LAG_BARS = 64
 FEWEST_PAIRS = 4  # of bars at one lag, below which their mean says nothing
 MAX_CELLS = 2048  # along each side of the matrix; longer songs (an hour and more) have several bars a cell
-_SIXTEENTH = POSITIONS_PER_BEAT // 4
 _SHOWN_CELLS = 512  # what the picture has pixels for
-_BLOCK = 1024  # distinct notes counted at once
 
 _STYLES: dict[str, dict[str, Any]] = {
     "original": {"color": plots.ORIGINAL, "linestyle": "-", "marker": "o"},
@@ -83,34 +81,6 @@ class Mood:
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------
-
-
-def bar_likeness(rows: np.ndarray, bars: int, bars_per_cell: int = 1) -> npt.NDArray[np.float32]:
-    """How alike each two bars are, shape (cells, cells): the share of their notes that they have in common.
-
-    `rows` (n, 8) are a song's. A note is the same in two bars when sixteenth, instrument and pitch agree; the share is
-    that of both bars' notes together (Jaccard: 1 equal, 0 nothing shared or no notes). With `bars_per_cell` k, k bars
-    at a time are compared as if one.
-    """
-    cells = -(-bars // bars_per_cell)
-    rows = rows[rows[:, BAR] < bars].astype(np.int64)
-    sixteenth = (rows[:, POSITION] + _SIXTEENTH // 2) // _SIXTEENTH + 64 * (rows[:, BAR] % bars_per_cell)
-    note = np.unique((sixteenth * 256 + rows[:, PROGRAM]) * 256 + rows[:, PITCH], return_inverse=True)[1]
-    pairs = np.unique(note * cells + rows[:, BAR] // bars_per_cell)  # each note once a cell
-    note, cell = pairs // cells, pairs % cells
-    counts = np.bincount(cell, minlength=cells).astype(np.float32)
-    often = np.bincount(note)[note] > 1 if len(note) else np.zeros(0, bool)  # the others are shared with no cell
-    note, cell = np.unique(note[often], return_inverse=True)[1], cell[often]
-    shared = np.zeros((cells, cells), np.float32)
-    for first in range(0, int(note.max(initial=-1)) + 1, _BLOCK):
-        block = slice(*np.searchsorted(note, (first, first + _BLOCK)))
-        present = np.zeros((cells, _BLOCK), np.float32)
-        present[cell[block], note[block] - first] = 1
-        shared += present @ present.T
-    np.fill_diagonal(shared, counts)
-    together = counts[:, None] + counts[None, :]
-    together -= shared
-    return np.divide(shared, np.maximum(together, 1, out=together), out=shared)
 
 
 def greatest_of(matrix: np.ndarray, size: int) -> np.ndarray:
@@ -168,7 +138,7 @@ def structure_plot(midi_path: str | Path, png_path: str | Path, new_s: Sequence[
     song = score.read(midi_path)
     rows, grid = _rows(song), song.grid
     bars_per_cell = -(-len(grid) // MAX_CELLS)
-    likeness = bar_likeness(rows, len(grid), bars_per_cell)
+    likeness = metrics.bar_likeness(rows, len(grid), bars_per_cell)
     new = plots.is_new(grid.seconds[:-1:bars_per_cell], spans)
     figure = plots.paper(title)
     pooled = -(-len(likeness) // _SHOWN_CELLS)

@@ -16,7 +16,8 @@ from midiex import metrics, plots, score, structure, tokens
 from midiex.chunks import likeness_set
 from midiex.describe import describe
 from midiex.errors import BadInput
-from midiex.structure import bar_likeness, greatest_of, likeness_by_lag, mood_by_chunk, mood_plot, structure_plot
+from midiex.metrics import bar_likeness
+from midiex.structure import greatest_of, likeness_by_lag, mood_by_chunk, mood_plot, structure_plot
 from midiex.tokens import BAR, DRUM_PROGRAM, POSITION
 
 

@@ -94,6 +94,11 @@ def _with(*groups: tuple[Callable, ...]) -> Callable:
 @click.option("--exact", is_flag=True, help="The last note ends on the second (tempo changes by 1 % at most).")
 @click.option("--loop", is_flag=True, help="The end leads back to the beginning, for games.")
 @click.option("--open-end", is_flag=True, help="No ending: the music stops where it is, to be faded out.")
+@click.option(
+    "--returns",
+    type=click.FloatRange(0, 10),
+    help="How readily earlier music comes back: 0 never, 1 as in songs like it, 2 twice as much.  [default: 1]",
+)
 @_with(_PLAYERS, _OPTIONS)
 def extend(
     song: Path,
@@ -103,6 +108,7 @@ def extend(
     exact: bool,
     loop: bool,
     open_end: bool,
+    returns: float | None,
     solo: tuple[str, ...],
     mute: tuple[str, ...],
     drums: bool | None,
@@ -123,7 +129,7 @@ def extend(
     def begun(model: Model, seed: int, temperature: float | None) -> Passage:
         return start(
             song, seconds, begin=begin, keep_ending=keep_ending, exact=exact, loop=loop, open_end=open_end,
-            solo=solo, mute=mute, drums=drums, model=model, seed=seed, temperature=temperature,
+            returns=returns, solo=solo, mute=mute, drums=drums, model=model, seed=seed, temperature=temperature,
         )  # fmt: skip
 
     reports = _compose(song, f"{seconds:g}s", begun, Wanted(**wanted))
