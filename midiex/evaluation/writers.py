@@ -1,0 +1,74 @@
+"""Who goes on from a prompt: our model, a loop of its last bars; the n-gram is in ngram.py, the truth in the song.
+
+Every writer makes an excerpt that begins at the seam. Knows how to compose; judges nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..config import GenerateConfig
+from ..extend import Model, Passage, start
+from ..tokens import BAR, POSITION, sort_rows
+from .excerpts import Example, Excerpt
+
+LOOP_BARS = 8
+
+
+@dataclass(frozen=True)
+class Written:
+    """A continuation and how it came about."""
+
+    music: Excerpt
+    chunks: int
+    resampled: int  # of them, because all candidates of the first round were faulty
+    fallback: int  # of them, the song's own chunk stands there
+
+
+def ours(example: Example, seconds: float, model: Model, seed: int, generate: GenerateConfig | None = None) -> Written:
+    """About `seconds` of new music after the prompt, which does not come to an end; `generate` is other settings than
+    the model's own."""
+    begin_s = float(example.song.grid.seconds[example.seam_bar])
+    longest_bar_s = float(example.prompt.bar_s.max())
+    passage = start(
+        example.song.path, begin_s + seconds + 2 * longest_bar_s, begin=f"bar:{example.seam_bar + 1}",
+        open_end=True, model=model, seed=seed,
+    )  # fmt: skip
+    if generate is not None:
+        passage.generate = generate
+    for _ in passage.chunks():
+        pass
+    music = new_music(passage)
+    chunks = passage.written
+    return Written(
+        music.part(0, max(1, music.bar_at(seconds))), len(chunks),
+        sum(c.attempts > 1 for c in chunks), sum(c.fallback for c in chunks),
+    )  # fmt: skip
+
+
+def new_music(passage: Passage) -> Excerpt:
+    """What a passage has written, as an excerpt."""
+    line, parts = passage.line, []
+    for chunk in passage.written:
+        rows = chunk.rows.copy()
+        rows[:, BAR] += chunk.first_bar - line.before
+        parts.append(rows)
+    bars = slice(line.before, line.before + line.new)
+    return Excerpt(np.concatenate(parts), line.grid.bar_beats[bars], line.grid.bar_s[bars])
+
+
+def loop(example: Example, like: Excerpt) -> Excerpt:
+    """The prompt's last LOOP_BARS bars over and over, on the bars of `like`."""
+    size = min(LOOP_BARS, example.prompt.bars)
+    last = example.prompt.part(example.prompt.bars - size, example.prompt.bars)
+    copies = []
+    for first in range(0, like.bars, size):
+        rows = last.rows.copy()
+        rows[:, BAR] += first
+        copies.append(rows)
+    rows = np.concatenate(copies)
+    rows = rows[rows[:, BAR] < like.bars]
+    fits = rows[:, POSITION] < np.ceil(like.bar_beats * 12)[rows[:, BAR]]  # a bar of another meter
+    return replace(like, rows=sort_rows(rows[fits]))
