@@ -1,6 +1,7 @@
 """The command line: parsing and printing only. Everything heavy is imported inside the commands.
 
-compose.py holds the commands that write music, look.py those that show and play it, learn.py those that train.
+compose.py holds the commands that write music, look.py those that show and play it, learn.py those that train,
+judge.py those that measure.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def main() -> None:
     midiex info song.mid                                         what is in it
     midiex prepare my_songs -o shards                            make training data of your own MIDI
     midiex train --data shards --out my_model --start small      and a model of it
+    midiex evaluate my_songs                                     how good is the music? figures beside a loop's
     midiex mirex prompt.json -o out.json                         four bars of piano continued for the MIREX task
     midiex doctor                                                is everything there that midiex needs?
     """
@@ -53,6 +55,6 @@ for command in (
     *(compose.extend, compose.fill, compose.insert, compose.regenerate),
     *(look.render, look.plot, look.info, look.doctor),
     *(learn.prepare, learn.train),
-    judge.mirex,
+    *(judge.evaluate, judge.mirex),
 ):
     main.add_command(command)

@@ -1,14 +1,86 @@
-"""Commands by which midiex is judged beside others: mirex."""
+"""Commands by which midiex is judged: evaluate, mirex."""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
 import click
 
 from .shared import MusicBar, check_targets, file_argument
+
+
+@click.command()
+@file_argument("folders", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default="quality",
+    show_default=True,
+    help="Folder for quality.md, its pictures and quality.json.",
+)
+@click.option("--model", type=click.Path(path_type=Path), help="Folder of a model.  [default: the one that ships]")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Shards of `midiex prepare`: what the n-gram learns from and originality is judged by.",
+)
+@click.option("--splits", type=click.Path(path_type=Path), help="CSV with columns source, file, split.")
+@click.option("--split", default="test", show_default=True, help="Which songs of --splits.")
+@click.option("--full", is_flag=True, help="More songs, and 20 minutes of 30 of them: hours instead of minutes.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of what is written.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def evaluate(
+    folders: tuple[Path, ...],
+    out: Path,
+    model: Path | None,
+    data: Path | None,
+    splits: Path | None,
+    split: str,
+    full: bool,
+    seed: int,
+    jobs: int | None,
+    as_json: bool,
+) -> None:
+    """How good is a model's music? Continues the songs in FOLDERS and compares with what follows in them.
+
+    Each folder is a source; all weigh the same. Beside the model stand a loop of the prompt's last bars, an n-gram
+    (with --data) and the song itself a minute later. Songs must last 75 seconds to be continued.
+
+    \b
+    midiex evaluate my_songs                                           quality/quality.md, in a few minutes
+    midiex evaluate my_songs --model my_model -o mine                  of another model
+    midiex evaluate corpus/* --splits splits.csv --data shards --full  everything, on songs kept apart
+    """  # fmt: skip
+    import os
+
+    from tqdm import tqdm
+
+    from ..evaluation.page import to_json, write_page
+    from ..evaluation.run import FULL, QUICK
+    from ..evaluation.run import evaluate as run
+
+    bar = tqdm(disable=True if as_json else None, leave=False)
+
+    def show(stage: str, done: int, total: int) -> None:
+        bar.set_description(stage, refresh=False)
+        bar.total, bar.n = total, done
+        bar.refresh()
+
+    with bar:
+        result = run(
+            folders, model=model, shards=data, splits=splits, split=split, scope=FULL if full else QUICK, seed=seed,
+            jobs=jobs or os.cpu_count() or 1, progress=show,
+        )  # fmt: skip
+    written = write_page(result, out)
+    if as_json:
+        sys.stdout.write(to_json(result))
+        return
+    click.echo(f"{written[-1]}: {sum(result['songs'].values())} songs of {len(result['songs'])} sources")
 
 
 @click.command()
