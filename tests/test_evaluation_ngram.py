@@ -17,7 +17,11 @@ from midiex.chunks import chunk_starts, cut
 from midiex.dataset import Song, Songs
 from midiex.errors import BadInput
 from midiex.evaluation.excerpts import Excerpt
-from midiex.evaluation.ngram import ADAPTIVE, SIZES, STATIC, Music, NGram, Table, Writer, decisions
+from midiex.evaluation.ngram import NGram
+from midiex.evaluation.ngram.contexts import ADAPTIVE, SIZES, STATIC
+from midiex.evaluation.ngram.counting import Table
+from midiex.evaluation.ngram.decisions import Music, decisions
+from midiex.evaluation.ngram.writing import Writer
 from midiex.layers import HEAD_ORDER
 from midiex.tokens import BAR, FIELD_SIZES, INSTANCE, MICRO, MICRO_CENTER, PITCH, POSITION, PROGRAM
 

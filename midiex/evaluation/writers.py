@@ -1,4 +1,4 @@
-"""Who goes on from a prompt: our model, a loop of its last bars; the n-gram is in ngram.py, the truth in the song.
+"""Who goes on from a prompt: our model, a loop of its last bars; the n-gram is in ngram/, the truth in the song.
 
 Every writer makes an excerpt that begins at the seam. Knows how to compose; judges nothing.
 """
