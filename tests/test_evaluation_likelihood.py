@@ -207,6 +207,16 @@ def test_without_four_songs_or_bars_that_fit_nothing_is_asked() -> None:
     assert questions([], [], [tune(k) for k in (1, 2, 3)], 2, 0) == []
 
 
+def test_bars_fit_one_by_one() -> None:
+    """A chunk of three beats and five, four in the mean, has no foil among bars of four."""
+    uneven = replace(tune(0), bar_beats=np.tile([3.0, 5.0], 20))
+    uneven = replace(uneven, rows=uneven.rows[uneven.rows[:, POSITION] < 36])
+    asked = questions(windows_of([uneven]), [uneven], [tune(k) for k in (1, 2, 3)], 3, 0)
+    for foil in (foil for question in asked for foil in question.options[1:]):
+        first = foil.first_bar
+        assert (foil.rows[:, POSITION] < 12 * uneven.bar_beats[first + foil.rows[:, BAR]]).all()
+
+
 def test_thin_chunks_are_neither_asked_for_nor_foils() -> None:
     def thinned(music: Excerpt) -> Excerpt:
         return replace(music, rows=music.rows[music.rows[:, BAR] % 4 == 0][::4])

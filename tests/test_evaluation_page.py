@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from midiex.errors import BadInput
-from midiex.evaluation.page import Run, page, to_json, write_page
+from midiex.evaluation.findings import Run
+from midiex.evaluation.page import page, to_json, write_page
+from midiex.evaluation.pictures import PICTURES
 
 SOURCES = ("piano", "band", "scores")
 NAN = math.nan
-PICTURES = ("quality_nll.png", "quality_overlap.png", "quality_similarity.png", "quality_minutes.png")
 
 
 def figure(means: dict[str, float], sources: tuple[str, ...] = SOURCES, spread: float = 0.05) -> dict[str, Any]:
@@ -214,7 +215,9 @@ def test_nan_is_a_dash_and_null() -> None:
 
 def test_json_holds_the_result_and_makes_the_same_page(made: tuple[list[Path], Path]) -> None:
     text = (made[1] / "quality.json").read_text("utf-8")
-    assert json.loads(text) == evaluation()
+    result = evaluation()
+    result["model"]["name"] = "tiny"  # and not where it lies
+    assert json.loads(text) == result
     assert max(map(len, text.splitlines())) < 300 and text.count("\n") > 100  # neither one line nor one a number
     assert page(Run.of(json.loads(text)), PICTURES) == (made[1] / "quality.md").read_text("utf-8")
 
@@ -258,6 +261,29 @@ def test_files_are_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "quality.md").read_text("utf-8").startswith("# Quality")
     assert (tmp_path / "quality_nll.png").stat().st_size > 1000
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_pictures_of_an_earlier_run_go_once_the_page_is_there(tmp_path: Path) -> None:
+    shown, other = {"quality_nll.png"}, tmp_path / "quality_of_mine.png"
+    for path in (*(tmp_path / name for name in PICTURES), other):
+        path.write_bytes(b"old")
+    (tmp_path / "quality.md").mkdir()  # so that the page cannot be written
+    with pytest.raises(BadInput, match="quality.md cannot be written"):
+        write_page(only(evaluation(), "nll"), tmp_path)
+    (tmp_path / "quality.md").rmdir()
+    assert {path.name for path in tmp_path.glob("*.png")} == {*PICTURES, other.name}
+    paths = write_page(only(evaluation(), "nll"), tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {*shown, other.name}
+    assert {path.name for path in paths} == {"quality.json", "quality.md", *shown}
+
+
+@pytest.mark.parametrize(("name", "told"), [("a/b/tiny/", "tiny"), ("small", "small"), (".", ".")])
+def test_of_the_models_folder_the_name_is_told(name: str, told: str) -> None:
+    result = evaluation()
+    result["model"]["name"] = name
+    assert Run.of(result).result["model"] == evaluation()["model"] | {"name": told}
+    assert result["model"]["name"] == name  # the caller's own stays
+    assert page(Run.of(result)).startswith(f"# Quality of {told}\n")
 
 
 @pytest.mark.parametrize("name", ["quality.json", "quality_nll.png", "quality.md"])

@@ -42,6 +42,8 @@ def by_source(values: Values) -> dict[str, float]:
 
 def _known(values: Sequence[float] | Sequence[tuple[float, float]]) -> np.ndarray:
     """(n, 2) values and weights without NaN."""
+    if not len(values):
+        return np.zeros((0, 2))
     array = np.asarray(values, np.float64).reshape(len(values), -1)
     if array.shape[1] < 2:
         array = np.stack([array.reshape(-1), np.ones(len(array))], 1)

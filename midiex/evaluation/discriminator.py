@@ -97,7 +97,7 @@ def out_of_fold(
         raise BadInput(
             f"The discriminator needs songs of at least {FOLDS} groups to learn, but has {kinds}; add songs."
         )
-    boosting = _boosting()
+    classifier = boosting()
     both, weight = np.stack([real, written], 1), np.repeat(equal_weights(sources) * count, 2)
     labels = np.tile([0, 1], count)
     scores = np.zeros((SEEDS, count, 2))
@@ -106,7 +106,7 @@ def out_of_fold(
         for number in range(FOLDS):
             held = fold == number
             seen = np.repeat(~held, 2)
-            judge = boosting(
+            judge = classifier(
                 max_iter=120, learning_rate=0.06, max_leaf_nodes=8, min_samples_leaf=8, l2_regularization=1.0,
                 max_features=0.3, early_stopping=False, random_state=seed,
             )  # fmt: skip
@@ -115,7 +115,8 @@ def out_of_fold(
     return scores
 
 
-def _boosting() -> Any:
+def boosting() -> Any:
+    """The classifier. Raises MissingPart without scikit-learn."""
     try:
         return importlib.import_module("sklearn.ensemble").HistGradientBoostingClassifier
     except ImportError as error:

@@ -95,10 +95,10 @@ def example(source: str, song: Song, prompt_s: float = PROMPT_S, next_s: float =
     """The song's beginning, about `prompt_s`, and what follows, about `next_s`, on bar lines; None when the song is
     too short or either part has fewer than eight notes."""
     music = whole(song)
-    if music.seconds < prompt_s + 0.75 * next_s:
-        return None
-    first = int(music.rows[0, BAR])
+    first = int(music.rows[0, BAR]) if len(music.rows) else 0
     begin_s = float(music.bar_s[:first].sum())
+    if music.seconds - begin_s < prompt_s + 0.75 * next_s:
+        return None
     borders = [first, *(music.bar_at(begin_s + prompt_s + k * next_s) for k in range(3))]
     parts = [music.part(a, b) for a, b in zip(borders, borders[1:], strict=False)]
     if min(len(parts[0].rows), len(parts[1].rows)) < 8:

@@ -13,20 +13,17 @@ import numpy as np
 import torch
 
 from .. import metrics
-from ..chunks import thin
+from ..chunks import row_times, thin
 from ..config import Config
 from ..dataset import Song, Window, WindowChunk, collate, make_window
-from ..grid import POSITIONS_PER_BEAT
 from ..model import Batch, ChunkTransformer
 from ..tokens import (
-    BAR,
     DRUM_PROGRAM,
     DURATION,
     DURATIONS,
     INSTANCE,
     MICRO_PER_BEAT,
     PITCH,
-    POSITION,
     PROGRAM,
     sort_rows,
 )
@@ -78,22 +75,28 @@ def questions(
         places = [i for i in range(own.extras + 1, len(own.chunks)) if len(own.chunks[i].rows) >= FEWEST_NOTES]
         for i in rng.permutation(places)[:each]:
             true = own.chunks[i]
-            foils = _foils(true, [s for k, s in enumerate(songs) if k != number], rng)
+            beats = songs[number].bar_beats[true.first_bar : true.first_bar + true.bars]
+            foils = _foils(true, beats, [s for k, s in enumerate(songs) if k != number], rng)
             if len(foils) < FOILS:
-                foils += _foils(true, others, rng)[: FOILS - len(foils)]
+                foils += _foils(true, beats, others, rng)[: FOILS - len(foils)]
             if len(foils) == FOILS:
                 before = replace(own, chunks=own.chunks[: i + 1])
-                asked.append(Question(before, (true, *(_in_place_of(true, rows) for rows in foils))))
+                asked.append(Question(before, (true, *(_in_place_of(true, beats, rows) for rows in foils))))
     return asked
 
 
-def _foils(true: WindowChunk, songs: Sequence[Excerpt], rng: np.random.Generator) -> list[np.ndarray]:
-    """Rows of up to FOILS stretches, each of another song, disguised as the true chunk."""
+def _foils(
+    true: WindowChunk, beats: np.ndarray, songs: Sequence[Excerpt], rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Rows of up to FOILS stretches, each of another song, disguised as the true chunk, whose bars have so many
+    `beats` (bars,)."""
     found = []
     for k in rng.permutation(len(songs))[:MOST_SONGS]:
-        beats = songs[k].bar_beats
-        fits = np.convolve(np.abs(beats - true.beats / true.bars) < 0.01, np.ones(true.bars), "valid") == true.bars
-        for first in rng.permutation(np.flatnonzero(fits) if len(beats) >= true.bars else [])[:4]:
+        if songs[k].bars < true.bars:
+            continue
+        stretches = np.lib.stride_tricks.sliding_window_view(songs[k].bar_beats, true.bars)
+        fits = (np.abs(stretches - beats) < 0.01).all(1)
+        for first in rng.permutation(np.flatnonzero(fits))[:4]:
             rows = thin(songs[k].part(int(first), int(first) + true.bars).rows)
             if len(rows) >= FEWEST_NOTES:
                 found.append((_shared_programs(rows, true.rows), rows))
@@ -121,7 +124,8 @@ def disguised(rows: np.ndarray, like: np.ndarray) -> np.ndarray:
         up = (key - (_key_note(rows) or 0)) % 12
         low, high = rows[tuned, PITCH].min(), rows[tuned, PITCH].max()
         shift = up - 12 if up > 6 and low + up >= 12 or high + up > 127 else up
-        rows[tuned, PITCH] += shift
+        pitch = rows[tuned, PITCH] + shift
+        rows[tuned, PITCH] = np.where(pitch < 0, pitch + 12, np.where(pitch > 127, pitch - 12, pitch))
     for is_drum in (True, False):
         own, others = _voices(rows, is_drum), _voices(like, is_drum)
         if own and others:
@@ -153,11 +157,9 @@ def _key_note(rows: np.ndarray) -> int | None:
     return metrics.key_note(metrics.pitch_class_weights(tuned[:, PITCH], DURATIONS[tuned[:, DURATION]]))
 
 
-def _in_place_of(true: WindowChunk, rows: np.ndarray) -> WindowChunk:
-    """The true chunk with other rows."""
-    beat = true.beats / true.bars
-    bar = rows[:, BAR] + rows[:, POSITION] / POSITIONS_PER_BEAT / beat
-    times = true.start + np.stack([bar * beat, bar], 1)
+def _in_place_of(true: WindowChunk, beats: np.ndarray, rows: np.ndarray) -> WindowChunk:
+    """The true chunk with other rows; `beats` (bars,) of its bars."""
+    times = true.start + row_times(rows, np.concatenate([[0.0], np.cumsum(beats)]))
     return replace(true, rows=rows, times=times.astype(np.float32))
 
 

@@ -12,7 +12,7 @@ import multiprocessing
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +29,7 @@ from .bootstrap import Values, by_source, pooled
 from .ngram import NGram
 from .work import Foreseen, Heard, Job
 
+TRIED = 4  # times as many songs as are wanted are looked at
 NGRAM_NOTES = 6_000_000  # of the training songs, that the n-gram counts
 
 
@@ -68,7 +69,16 @@ def evaluate(
     Raises BadInput for folders without songs that can be used.
     """
     files = songs_of(folders, splits, split)
-    loaded = load(model)  # better to know now that it is there
+    if seed < 0:
+        raise BadInput(f"The seed {seed} is below 0; give 0 or more.")
+    discriminator.boosting()  # better to know now that all is there
+    loaded = load(model)
+    try:
+        replace(loaded.config.generate, **(generate or {}))
+    except TypeError:
+        raise BadInput(
+            f"Of the settings {', '.join(generate or {})} not all are a model's; see midiex/config.py."
+        ) from None
     with TemporaryDirectory() as scratch:
         index = None
         counted = None
@@ -88,16 +98,18 @@ def evaluate(
             foreseen = _all(
                 pool.map(work.foresee, _windows(files, scope, seed)), "foreseeing real music", len(files), progress
             )
-            jobs_list = [
-                Job(source, path, zlib.crc32(path.name.encode()) + seed, scope.songs, None)
+            tried = [
+                Job(source, path, zlib.crc32(path.name.encode()) + seed, None)
                 for source, paths in files.items()
-                for path in paths[: 4 * scope.songs]
+                for path in paths[: TRIED * scope.songs]
             ]
-            heard = _first_of_each(
-                _all(pool.map(work.continue_song, jobs_list), "continuing songs", len(jobs_list), progress), scope.songs
-            )
-            chosen = _in_turn(heard, scope.long_songs)
-            long_jobs = [Job(h.source, h.path, h.seed, 1, scope.long_s) for h in chosen]
+            usable = _all(pool.map(work.is_usable, tried), "looking for songs", len(tried), progress)
+            wanted = _first_of_each([job for job, good in zip(tried, usable, strict=True) if good], scope.songs)
+            results = _all(pool.map(work.continue_song, wanted), "continuing songs", len(wanted), progress)
+            heard: list[Heard] = [result for result in results if result is not None]
+            if not heard:
+                raise BadInput(f"Of {len(tried)} songs none can be continued; give songs of 75 seconds and more.")
+            long_jobs = [Job(h.source, h.path, h.seed, scope.long_s) for h in _in_turn(heard, scope.long_songs)]
             long = _all(pool.map(work.continue_song, long_jobs), "staying power", len(long_jobs), progress)
             judged = _all(pool.map(work.judge, heard), "judging", len(heard), progress)
             judged_long = _all(pool.map(work.judge_long, [h for h in long if h]), "judging", len(long), progress)
@@ -106,8 +118,11 @@ def evaluate(
     if index is not None:
         figures |= _originality(heard, index)
     return {
-        "model": {"name": str(model or "small"), "fingerprint": fingerprint(None if model is None else str(model)),
-                  "parameters": sum(p.numel() for p in loaded.network.parameters())},
+        "model": {
+            "name": Path(model).resolve().name if model else "small",
+            "fingerprint": fingerprint(None if model is None else str(model)),
+            "parameters": sum(p.numel() for p in loaded.network.parameters()),
+        },
         "scope": asdict(scope), "split": split if splits else "all", "seed": seed,
         "generate": asdict(loaded.config.generate) | (generate or {}),
         "songs": {source: sum(h.source == source for h in heard) for source in files},
@@ -129,7 +144,7 @@ def songs_of(folders: Sequence[str | Path], splits: str | Path | None, split: st
             raise BadInput(
                 f"The split table {splits} cannot be used ({error}); it needs columns source, file and split."
             ) from None
-    found = {}
+    found: dict[str, list[Path]] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise BadInput(f"{folder} is not a folder; give folders that hold MIDI files.")
@@ -137,7 +152,7 @@ def songs_of(folders: Sequence[str | Path], splits: str | Path | None, split: st
         files = [p for p in folder.rglob("*") if p.suffix.lower() in MIDI_SUFFIXES and p.is_file()]
         files = [p for p in files if wanted is None or (name, p.name) in wanted]
         if files:
-            found[name] = sorted(files, key=lambda p: (zlib.crc32(p.name.encode()), p.name))
+            found[name] = sorted([*found.get(name, []), *files], key=lambda p: (zlib.crc32(p.name.encode()), p.name))
     if not found:
         raise BadInput("None of the folders holds a MIDI file to evaluate on; check the split table if there is one.")
     return found
@@ -160,12 +175,12 @@ def _all(results: Iterator[Any], stage: str, total: int, progress: Callable[[str
     return found
 
 
-def _first_of_each(heard: list[Heard | None], songs: int) -> list[Heard]:
-    """The first `songs` of each source that could be continued."""
-    kept: list[Heard] = []
-    for one in heard:
-        if one is not None and sum(k.source == one.source for k in kept) < songs:
-            kept.append(one)
+def _first_of_each(jobs: list[Job], songs: int) -> list[Job]:
+    """The first `songs` of each source."""
+    kept: list[Job] = []
+    for job in jobs:
+        if sum(k.source == job.source for k in kept) < songs:
+            kept.append(job)
     return kept
 
 
@@ -205,7 +220,7 @@ def _foreseen_figures(foreseen: Sequence[Foreseen]) -> dict[str, Any]:
         found[name] = _figure({
             writer: {
                 f.source: [((n.sum() if k == 0 else n[k - 1]) / notes, notes)
-                           for n, notes in zip(f.nats[writer], f.notes, strict=True)]
+                           for n, notes in zip(f.nats.get(writer, []), f.notes, strict=True)]
                 for f in foreseen
             }
             for writer in sorted(writers)
@@ -244,7 +259,7 @@ def _by_minute(judged: Sequence[work.JudgedLong]) -> dict[str, list[float]]:
     longest = {n: max(len(song.by_minute[n]) for song in judged) for n in names}
     return {
         n: [
-            float(np.nanmean([song.by_minute[n][k] for song in judged if len(song.by_minute[n]) > k]))
+            pooled({"all": [song.by_minute[n][k] for song in judged if len(song.by_minute[n]) > k]}).mean
             for k in range(longest[n])
         ]
         for n in names
@@ -309,6 +324,6 @@ def _originality(heard: Sequence[Heard], index: originality.Index) -> dict[str, 
     found = {"shared_grams": _figure(shares), "shared_run_notes": _figure(runs)}
     for name, table in (("shared_grams", shares), ("shared_run_notes", runs)):
         for writer, values in table.items():
-            every = np.array([v for vs in values.values() for v in vs])
-            found[name][writer]["quantiles"] = {q: float(np.nanquantile(every, float(q))) for q in ("0.5", "0.95", "1")}
+            known = [v for vs in values.values() for v in vs if not np.isnan(v)] or [np.nan]
+            found[name][writer]["quantiles"] = {q: float(np.quantile(known, float(q))) for q in ("0.5", "0.95", "1")}
     return found

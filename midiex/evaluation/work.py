@@ -52,7 +52,6 @@ class Job:
     source: str
     path: Path
     seed: int
-    songs: int  # wanted of this source
     long_s: float | None  # instead of a minute beside its rivals', so much alone
 
 
@@ -73,6 +72,11 @@ class Heard:
     def music(self, writer: str) -> Excerpt | None:
         """The minute of a writer; "real" is the song's own a minute later."""
         return {"ours": self.ours.music, "ngram": self.ngram, "loop": self.loop, "real": self.beyond}[writer]
+
+
+def is_usable(job: Job) -> bool:
+    """Can the song be read, and is it long enough?"""
+    return _example(job.source, job.path) is not None
 
 
 def continue_song(job: Job) -> Heard | None:
