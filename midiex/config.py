@@ -101,9 +101,9 @@ class TrainConfig:
 class GenerateConfig:
     """How a chunk is sampled and how often it may be tried again."""
 
-    temperature: float = 0.9
-    top_p: float = 0.95
-    min_p: float = 0.05  # choices below this share of the likeliest one's probability are never taken
+    temperature: float = 1.0
+    top_p: float = 0.98
+    min_p: float = 0.02  # choices below this share of the likeliest one's probability are never taken
     candidates: int = 6  # versions of each chunk written at once; the one that fits best is kept
     max_attempts: int = 3  # rounds of candidates before the best poor one is taken
     returns: float = 1.0  # how readily earlier music comes back, beside songs of the same habits; 0: never

@@ -233,7 +233,8 @@ class State:
         index = np.arange(MAX_INSTANCES)[None]
         same = self.same_onset & (program == self.program)
         lowest = np.where(same, self.instance + np.where(self.voice_open, 0, 1), 0)
-        return self.voices_of[program] & (index >= lowest[:, None])
+        here = self.programs_at[self.next_position % POSITIONS_PER_BEAT, program]  # not so where a fixed row leads
+        return self.voices_of[program] & (index >= lowest[:, None]) & here[:, None]
 
     def pitches(self, program: np.ndarray, instance: np.ndarray) -> np.ndarray:
         index = np.arange(FIELD_SIZES[PITCH])[None]

@@ -18,12 +18,15 @@ from safetensors.numpy import load_file
 from . import augment, conditions, metrics
 from .chunks import chunk_bars, likeness_set, recall, row_times, thin
 from .config import MemoryConfig, TrainConfig
+from .echoes import ECHOES, echoes
+from .echoes import NOTHING as NO_ECHO
 from .errors import BadInput
 from .model import AFTER, NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch
 from .tokens import BAR, DRUM_PROGRAM, MICRO_PER_BEAT, PROGRAM, sort_rows
 
 POOL_WINDOWS = 48  # windows drawn together, so that batches can be filled with windows of like length
 MICRO_BATCHES = 2  # parts of a batch, one of thin and one of dense music: either alone would pull the weights its way
+ALL_ECHOES_HIDDEN, ECHO_HIDDEN = 0.1, 0.05  # how often a chunk is to be written without any, without one kind
 WINDOW_NOTES = 1600  # a window of dense music stops after the chunk that passes this many target notes
 # How often each source is drawn, relative to its size being nothing: bands with drums are scarce in the corpus this was
 # tuned on and are drawn more often than their share. A source not named here weighs DEFAULT_WEIGHT.
@@ -295,9 +298,10 @@ def collate(
     """Windows to one batch. Without an `rng` (validation) what only the true chunk could tell (density, mood,
     instruments …) is unknown, and nothing is dropped at random."""
     chunks = [c for w in windows for c in w.chunks]
-    target, told, programs, full, summaries, source = [], [], [], [], [], []
+    target, told, programs, full, summaries, source, echoed = [], [], [], [], [], [], []
     base = 0
     for window in windows:
+        echoed += window_echoes(window, rng)
         for i in range(window.extras, len(window.chunks)):
             chunk = window.chunks[i]
             slots, older = memory_slots(window.chunks, i, window.extras, memory, rng)
@@ -332,8 +336,29 @@ def collate(
         full_kind=full_kind,
         summaries=summary_index,
         summary_kind=summary_kind,
+        echoes=torch.from_numpy(np.concatenate(echoed)),
         source=torch.tensor(source),
     )
+
+
+def step_echoes(chunks: list[np.ndarray], first_bars: list[int]) -> list[np.ndarray]:
+    """Echoes (n + 1, ECHOES, 8) of the notes of each chunk, none at its first step, among those of all before it."""
+    moved = [np.concatenate([r[:, :1] + first, r[:, 1:]], 1) for r, first in zip(chunks, first_bars, strict=True)]
+    found = np.split(echoes(np.concatenate(moved)), np.cumsum([len(r) for r in moved])[:-1])
+    return [np.concatenate([np.tile(NO_ECHO, (1, ECHOES, 1)), own]) for own in found]
+
+
+def window_echoes(window: Window, rng: np.random.Generator | None) -> list[np.ndarray]:
+    """`step_echoes` of the chunks to be written. With an `rng` some are hidden at random, so that the network can do
+    without."""
+    of_chunks = step_echoes([c.rows for c in window.chunks], [c.first_bar for c in window.chunks])
+    result = []
+    for own in of_chunks[window.extras :]:
+        if rng is not None:
+            hidden = rng.random(ECHOES // 2) < (1.0 if rng.random() < ALL_ECHOES_HIDDEN else ECHO_HIDDEN)
+            own[:, np.repeat(hidden, 2)] = NO_ECHO
+        result.append(own)
+    return result
 
 
 def _slots(lists: list[list[tuple[int, int]]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from .chunks import MAX_CHUNK_NOTES
 from .config import GenerateConfig
 from .constraints import END, Grammar, State
+from .echoes import ECHOES, NOTHING, Listener
 from .layers import HEAD_ORDER, Heads
 from .model import ChunkTransformer
 from .tokens import (
@@ -47,6 +48,7 @@ class Task:
     conditions: np.ndarray  # (11,)
     programs: np.ndarray  # (129,) float32
     grammar: Grammar
+    heard: Listener  # all notes so far, that new ones may echo
     # (m, 8) rows that stand already, in canonical order, bars counted from the chunk's first; of voices that the
     # grammar does not hold
     fixed: np.ndarray = field(default_factory=lambda: np.zeros((0, len(FIELD_SIZES)), np.int32))
@@ -145,10 +147,12 @@ class Decoder:
         self.key_times = torch.tensor([start] * candidates)  # time of the note a step carries
         self.query_times = self.key_times
 
-    def step(self, previous: np.ndarray | None, onset: np.ndarray | None, again: bool = False) -> tuple[Tensor, ...]:
+    def step(
+        self, previous: np.ndarray | None, onset: np.ndarray | None, echoes: np.ndarray, again: bool = False
+    ) -> tuple[Tensor, ...]:
         """Head states after one more step. `previous` (K, 8): the note before the one to be written, None at steps 0
-        and 1; `onset` (K, 2): bar and position of the note to be written, None at step 0. With `again` the step before
-        is taken anew, with another onset."""
+        and 1; `onset` (K, 2): bar and position of the note to be written, None at step 0; `echoes` (K, ECHOES, 8): the
+        earlier notes it may echo. With `again` the step before is taken anew, with another onset."""
         self.at -= again
         model, step = self.model, self.at
         x = self.condition
@@ -158,6 +162,7 @@ class Decoder:
             if step >= 2 and not again:
                 self.key_times = self.query_times
             self.query_times = self._times(onset)
+        x = x + model.echoes(torch.from_numpy(echoes))
         index = torch.full((len(x),), step)
         q_cos, q_sin = model.rotary(self.query_times, index)
         k_cos, k_sin = model.rotary(self.key_times, index)
@@ -197,6 +202,7 @@ def write_chunk(
     fixed = _Fixed(task.fixed, count)
     decoder = Decoder(model, memory, task, count, longest)
     heads = model.heads
+    listeners = [Listener(task.heard) for _ in range(count)]
     rows = np.zeros((count, longest, len(FIELD_SIZES)), np.int64)
     lengths = np.zeros(count, np.int64)
     done, cut_short, is_fixed = (np.zeros(count, bool) for _ in range(3))  # is_fixed: whose next row is a fixed one
@@ -227,8 +233,14 @@ def write_chunk(
         to_fixed |= ~ended & (bar == coming[:, BAR]) & (position > coming[:, POSITION])
         return _Onset(bar, np.where(to_fixed, coming[:, POSITION], position), ended, to_fixed, nats)
 
+    def echoes() -> np.ndarray:
+        if onset is None:
+            return np.tile(NOTHING, (count, ECHOES, 1))
+        places = zip(listeners, (onset[:, 0] + task.first_bar).tolist(), onset[:, 1].tolist(), strict=True)
+        return np.array([listener.expect(bar, position) for listener, bar, position in places])
+
     for step in range(longest + 1):
-        states = decoder.step(previous, onset)
+        states = decoder.step(previous, onset, echoes())
         chosen: Tensor | None = None
         if onset is not None:
             for _ in range(config.redraws if len(task.fixed) and source else 0):
@@ -242,7 +254,7 @@ def write_chunk(
                 done |= again & new.ended
                 onset = np.where(again[:, None], np.stack([new.bar, new.position], 1), onset)
                 state.move(onset[:, 0], onset[:, 1])
-                states = decoder.step(previous, onset, again=True)
+                states = decoder.step(previous, onset, echoes(), again=True)
             note = np.zeros((count, len(FIELD_SIZES)), np.int64)
             note[:, [BAR, POSITION]] = onset
             level = ~is_fixed & (onset == coming[:, [BAR, POSITION]]).all(1)  # so far the note is the fixed row itself
@@ -264,6 +276,8 @@ def write_chunk(
             nll = np.where(is_fixed, settled, nll)
             state.write(note[:, PROGRAM], note[:, INSTANCE], note[:, PITCH])
             rows[~done, lengths[~done]] = note[~done]
+            for k in np.flatnonzero(~done):
+                listeners[k].hear((note[k, BAR] + task.first_bar, *note[k, 1:]))
             lengths += ~done
             fixed.written += is_fixed & ~done
             previous = note

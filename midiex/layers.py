@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .echoes import ECHO_SIZES, ECHOES
 from .tokens import BAR, DRUM_PITCH_OFFSET, DURATION, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM, VELOCITY
 
 END = FIELD_SIZES[BAR]  # the bar head's extra class: the chunk is complete
@@ -23,6 +24,8 @@ HEAD_SIZES = tuple(FIELD_SIZES[f] + (f == BAR) for f in HEAD_ORDER)
 BEAT_PERIODS = (1 / 3, 1 / 2, 1.0, 2.0, 4.0, 16.0)
 BAR_PERIODS = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
 INDEX_PERIODS = (4.0, 16.0, 64.0, 256.0)
+ECHO_WIDTH = 96
+_ECHO_FIRSTS = [sum(n + 1 for n in ECHO_SIZES[:field]) for field in range(len(ECHO_SIZES))]  # of each field's rows
 
 
 class _Scatter(torch.autograd.Function):
@@ -235,6 +238,26 @@ class CrossAttention(nn.Module):
         q = self.query(x, cos, sin).transpose(0, 1)[None]  # (1, H, K, E)
         y = F.scaled_dot_product_attention(q, keys, values)
         return x + self.out_norm(self.out(y[0].transpose(0, 1).flatten(1)))
+
+
+class EchoReader(nn.Module):
+    """Earlier notes that a note may echo, as one vector: each is the sum of its fields' embeddings, and all stand side
+    by side."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        sizes = [n + 1 for n in ECHO_SIZES]  # the last of each is NOTHING
+        self.table = nn.EmbeddingBag(sum(sizes), ECHO_WIDTH, mode="sum")
+        self.out = Matrix(ECHOES * ECHO_WIDTH, width)
+        with torch.no_grad():
+            start = [smooth_table(field, n, ECHO_WIDTH) for field, n in enumerate(sizes)]
+            self.table.weight.copy_(len(sizes) ** -0.5 * torch.cat(start))
+            self.out.weight.mul_(BRANCH_GAIN)
+
+    def forward(self, echoes: Tensor) -> Tensor:
+        """echoes (N, ECHOES, 8) -> (N, D)."""
+        notes = self.table((echoes + echoes.new_tensor(_ECHO_FIRSTS)).flatten(0, 1))  # (N * ECHOES, ECHO_WIDTH)
+        return self.out(notes.view(len(echoes), -1))
 
 
 class EncoderLayer(nn.Module):

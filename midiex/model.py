@@ -9,8 +9,9 @@ and at summary rows of the others. No recurrent layer. The shapes' letters:
 
 Onset ahead: decoder step i knows all of note i - 1 and the onset of note i, writes note i's voice, pitch, duration,
 velocity and micro-offset, then the onset of note i + 1 (or the end); step 0 knows only the conditions. So attention for
-a pitch knows the exact place in the bar. Rotary angles come from musical time (beats and bars since the song began) and
-from the row's index, so that "what stood here four bars ago" is a fixed rotation.
+a pitch knows the exact place in the bar. A step is also shown earlier notes that its note may echo (echoes.py). Rotary
+angles come from musical time (beats and bars since the song began) and from the row's index, so that "what stood here
+four bars ago" is a fixed rotation.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .layers import (
     END,
     HEAD_ORDER,
     DecoderLayer,
+    EchoReader,
     EncoderLayer,
     Heads,
     Packing,
@@ -57,7 +59,8 @@ class Batch:
     full_kind: Tensor  # (B, R) int64
     summaries: Tensor  # (B, G) int64 chunk index of each summary slot, -1 empty
     summary_kind: Tensor  # (B, G) int64
-    source: Tensor  # (B,) int64 source of each chunk, for the validation table
+    echoes: Tensor  # (N_steps, ECHOES, 8) int64, of the notes that the written chunks' steps write, chunk by chunk
+    source: Tensor  # (B,) source of each chunk, for the validation table
 
 
 class ChunkTransformer(nn.Module):
@@ -72,6 +75,7 @@ class ChunkTransformer(nn.Module):
         self.fields = nn.ModuleList(nn.Embedding(n, size.d_model) for n in FIELD_SIZES)  # the encoder's input
         self.previous = nn.ModuleList(nn.Embedding(n, size.d_model) for n in FIELD_SIZES)  # the decoder's
         self.ahead = nn.ModuleList(nn.Embedding(FIELD_SIZES[f], size.d_model) for f in (BAR, POSITION))
+        self.echoes = EchoReader(size.d_model)
         self.begin = nn.Embedding(2, size.d_model)  # step 0: no onset yet; step 1: no note yet
         self.condition = nn.ModuleList(nn.Embedding(n, size.d_model) for n in CONDITION_SIZES)
         self.programs = nn.Linear(PROGRAMS, size.d_model, bias=False)
@@ -165,7 +169,7 @@ class ChunkTransformer(nn.Module):
         x = self.condition_vector(batch.conditions, batch.programs)[steps.packing.owner]
         step = steps.packing.row[:, None]
         x = x + torch.where(step >= 2, self.note_vector(steps.previous), self.begin.weight[(step[:, 0] == 1).long()])
-        return x + torch.where(step >= 1, self.onset_vector(steps.onset), 0.0)
+        return x + torch.where(step >= 1, self.onset_vector(steps.onset), 0.0) + self.echoes(batch.echoes)
 
     def _losses(self, x: Tensor, steps: Steps) -> Tensor:
         states = self.heads.states(x)

@@ -18,6 +18,7 @@ from .chunks import chunk_bars, chunk_starts, likeness_set, recall, row_times, t
 from .config import MemoryConfig
 from .constraints import Grammar
 from .decoding import Memory, Task
+from .echoes import Listener
 from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
 from .returns import Span, chance_of_return, what_returns
 from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM
@@ -113,6 +114,7 @@ class Planner:
         self.model, self.memory, self.plan, self.bars = model, memory, plan, plan.bars
         seconds = plan.bars.seconds
         self.chunks: list[KnownChunk] = []  # what lies before the next chunk
+        self.heard = Listener()  # its notes
         borders = backward_borders(seconds[: plan.before])
         spans = list(zip(borders[:-1], borders[1:], strict=True))
         if len(spans) > MAX_KNOWN_CHUNKS:
@@ -195,6 +197,8 @@ class Planner:
     def _keep(self, chunk: KnownChunk, of_song: bool) -> None:
         """Older chunks shrink to their summary rows."""
         self.chunks.append(chunk)
+        for bar, *rest in chunk.rows.tolist():
+            self.heard.hear((bar + chunk.first_bar, *rest))
         keep = MAX_FULL_CHUNKS if of_song else self.memory.recent_chunks + 1
         alike = range(0 if of_song else self.song_chunks, len(self.chunks))
         for i in alike[:-keep]:
@@ -221,6 +225,7 @@ class Planner:
             conditions=np.where(told > 0, told, self.held),
             programs=self.programs,
             grammar=self.plan.grammar,
+            heard=self.heard,
             fixed=thin(fixed),
             final=self.plan.final if self.plan.end == "ending" and last else None,
         )

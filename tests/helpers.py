@@ -201,6 +201,7 @@ def model_batch(
     programs[:, [0, 40]] = 1
     full_index, full_kind = _slots(full)
     summary_index, summary_kind = _slots(summaries)
+    echoes = dataset.step_echoes(list(chunks), [i * bars for i in range(len(chunks))])
     return Batch(
         rows=torch.from_numpy(np.concatenate(list(chunks)).astype(np.int64)),
         lengths=torch.tensor([len(rows) for rows in chunks]),
@@ -213,6 +214,7 @@ def model_batch(
         full_kind=full_kind,
         summaries=summary_index,
         summary_kind=summary_kind,
+        echoes=torch.from_numpy(np.concatenate([echoes[i] for i in target])),
         source=torch.zeros(len(target), dtype=torch.int64),
     )
 

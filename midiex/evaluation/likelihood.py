@@ -166,4 +166,6 @@ def _in_place_of(true: WindowChunk, beats: np.ndarray, rows: np.ndarray) -> Wind
 def _last_target(batch: Batch) -> Batch:
     """Only the last chunk to be written; all are still remembered."""
     per_target = ("target", "conditions", "programs", "full", "full_kind", "summaries", "summary_kind", "source")
-    return replace(batch, **{name: getattr(batch, name)[-1:] for name in per_target})
+    steps = int(batch.lengths[batch.target[-1]]) + 1
+    last = {name: getattr(batch, name)[-1:] for name in per_target}
+    return replace(batch, **last, echoes=batch.echoes[-steps:])

@@ -1,0 +1,180 @@
+"""Earlier notes that a note to come may echo: what stood at this place of the bar, what followed the same notes before.
+
+Music repeats itself with changes, and counting shows how much that tells: an n-gram that may look at the song so far
+foresees a note better by a quarter than one that may not. A network learns to find such places by attention, but only
+after a long time; here they are found for it, and it learns what to do with them. Knows rows; knows no network.
+
+A note's echoes are ECHOES rows of small integers. Each of the POINTERS gives two: the earlier note that corresponds to
+the one to be written, and the note after it, which corresponds to the one after that. `bar` is counted so that it does
+not matter where they lie: how many bars back the first is, and how many bars after it the second. What is missing is
+NOTHING in every field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .tokens import BAR, FIELD_SIZES, INSTANCE, MAX_INSTANCES, PITCH, POSITION, PROGRAM
+
+POINTERS = 4  # same place; after the same note; after the same three notes; after the same two of one voice, anywhere
+ECHOES = 2 * POINTERS
+MOST_BARS = 32  # back, or on: more counts as this
+ECHO_SIZES = (MOST_BARS + 1, *FIELD_SIZES[1:])  # of each field, without NOTHING
+NOTHING = np.array(ECHO_SIZES)  # (8,)
+_NOTHING = tuple(ECHO_SIZES)
+_WHAT = slice(PROGRAM, PITCH + 1)  # program, instance, pitch
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+def echoes(rows: np.ndarray) -> np.ndarray:
+    """Echoes (n, ECHOES, 8) of each row of a song (n, 8), bars counted from the song's beginning, among those before.
+
+    They depend only on earlier notes and on the note's own onset, which is known before the note is.
+    """
+    rows = rows.astype(np.int64)
+    found = np.tile(NOTHING, (len(rows), ECHOES, 1))
+    if len(rows) == 0:
+        return found
+    bar = rows[:, BAR]
+    index = np.arange(len(rows))
+    for number, key in enumerate(_keys(rows)):
+        back = _latest_alike(key)
+        known = back >= 0
+        echo = rows[back.clip(0)]
+        echo[:, BAR] = np.clip(bar - echo[:, BAR], 0, MOST_BARS)
+        found[known, 2 * number] = echo[known]
+        after = back + 1
+        known &= after < index  # what comes after must have been written
+        echo = rows[after.clip(0)]
+        echo[:, BAR] = np.clip(echo[:, BAR] - bar[back.clip(0)], 0, MOST_BARS)
+        found[known, 2 * number + 1] = echo[known]
+    return found
+
+
+class Listener:
+    """The same note by note: a sequence of notes that grows, after those of another one that does not meanwhile."""
+
+    def __init__(self, before: Listener | None = None):
+        self.before = before
+        self.notes: list[tuple[int, ...]] = []
+        self.first = len(before) if before else 0  # notes of `before`
+        self.latest: tuple[dict[tuple[int, ...], int], ...] = tuple({} for _ in range(POINTERS))
+        self.tail: list[tuple[int, ...]] = before.tail[:] if before else []  # the last three notes
+        self.moved: tuple[int, int] = before.moved if before else (0, 0)  # of the last two notes
+        self.rank: int = before.rank if before else 0  # of the last note among those at its onset
+
+    def __len__(self) -> int:
+        return self.first + len(self.notes)
+
+    def expect(self, bar: int, position: int) -> list[tuple[int, ...]]:
+        """Echoes (ECHOES) of a note at this onset that may come next."""
+        found: list[tuple[int, ...]] = []
+        for number, key in enumerate(self._keys(bar, position)):
+            back = -1 if key is None else self._find(number, key)
+            if back < 0:
+                found += [_NOTHING, _NOTHING]
+                continue
+            echo = self._note(back)
+            found.append((min(max(bar - echo[BAR], 0), MOST_BARS), *echo[1:]))
+            if back + 1 < len(self):
+                after = self._note(back + 1)
+                found.append((min(max(after[BAR] - echo[BAR], 0), MOST_BARS), *after[1:]))
+            else:
+                found.append(_NOTHING)
+        return found
+
+    def hear(self, note: Sequence[int]) -> None:
+        """The next note (8), its bar counted from the song's beginning."""
+        row = tuple(int(value) for value in note)
+        for number, key in enumerate(self._keys(row[BAR], row[POSITION])):
+            if key is not None:
+                self.latest[number][key] = len(self)
+        same = bool(self.tail) and self.tail[-1][:2] == row[:2]
+        self.rank = self.rank + 1 if same else 0
+        self.moved = (self.moved[1], self._way(row[BAR], row[POSITION]))
+        self.notes.append(row)
+        self.tail = [*self.tail[-2:], row]
+
+    def _keys(self, bar: int, position: int) -> list[tuple[int, ...] | None]:
+        """What `_keys` gives for a note at this onset, as tuples."""
+        tail = self.tail
+        rank = self.rank + 1 if tail and tail[-1][:2] == (bar, position) else 0
+        keys: list[tuple[int, ...] | None] = [(position, min(rank, 511)), None, None, None]
+        if tail:
+            bars_on = min(max(bar - tail[-1][BAR], 0), 3)
+            keys[1] = (*tail[-1][_WHAT], tail[-1][POSITION], bars_on, position)
+            if len(tail) > 1:
+                last, other = tail[-1][_WHAT], tail[-2][_WHAT]
+                keys[3] = (*last, *other, self.moved[1], self._way(bar, position))
+            if len(tail) > 2:
+                keys[2] = (*(v for t in tail[::-1] for v in (*t[_WHAT], t[POSITION])), bars_on, position)
+        return keys
+
+    def _way(self, bar: int, position: int) -> int:
+        before = self.tail[-1] if self.tail else (0, 0)
+        return min(max((bar - before[0]) * 96 + position - before[1], 0), 2047)
+
+    def _find(self, number: int, key: tuple[int, ...]) -> int:
+        found = self.latest[number].get(key)
+        if found is not None:
+            return found
+        return self.before._find(number, key) if self.before else -1
+
+    def _note(self, index: int) -> tuple[int, ...]:
+        if index < self.first and self.before:
+            return self.before._note(index)
+        return self.notes[index - self.first]
+
+
+def _keys(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """What must agree with an earlier note for it to be an echo, one array (n,) a pointer; negative: nothing may."""
+    n = len(rows)
+    onset = rows[:, BAR] * 128 + rows[:, POSITION]
+    starts = np.append(True, onset[1:] != onset[:-1])
+    rank = np.arange(n) - np.maximum.accumulate(np.where(starts, np.arange(n), 0))
+    note = _note(rows)
+    step = _step(np.diff(rows[:, BAR], prepend=rows[:1, BAR]), rows[:, POSITION])
+    voice_pitch = note // 128
+    moved = np.diff(onset // 128 * 96 + onset % 128, prepend=0).clip(0, 2047)  # since the note before
+    yield rows[:, POSITION] * 512 + np.minimum(rank, 511)
+    yield _mixed(1, [_before(note, 1), step])
+    yield _mixed(3, [_before(note, 1), _before(note, 2), _before(note, 3), step])
+    yield _mixed(2, [_before(voice_pitch, 1), _before(voice_pitch, 2), _before(moved, 1), moved])
+
+
+def _note(rows: np.ndarray) -> np.ndarray:
+    voice = rows[:, PROGRAM] * MAX_INSTANCES + rows[:, INSTANCE]
+    return (voice * FIELD_SIZES[PITCH] + rows[:, PITCH]) * 128 + rows[:, POSITION]
+
+
+def _step(bars_on: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """How a note is reached: its position, and whether it lies in the same bar, in the next or further on."""
+    return np.clip(bars_on, 0, 3) * 128 + position
+
+
+def _before(values: np.ndarray, k: int) -> np.ndarray:
+    """Each note's predecessor's value, k notes before."""
+    return np.concatenate([np.zeros(min(k, len(values)), np.int64), values[:-k]])
+
+
+def _mixed(fewest: int, values: list[np.ndarray]) -> np.ndarray:
+    """Values (n,) as one hash each, below 2^63; -1 for the first `fewest` notes, before which too little stands."""
+    mixed = np.zeros(len(values[0]), np.uint64)
+    for value in values:
+        mixed = (mixed ^ (value.astype(np.uint64) + np.uint64(1))) * _FACTOR
+        mixed ^= mixed >> np.uint64(29)
+    key = (mixed >> np.uint64(1)).astype(np.int64)
+    key[:fewest] = -1
+    return key
+
+
+def _latest_alike(key: np.ndarray) -> np.ndarray:
+    """Index of the latest earlier element that is equal, (n,); -1 where there is none, and for negative ones."""
+    order = np.argsort(key, kind="stable")
+    again = key[order[1:]] == key[order[:-1]]
+    latest = np.full(len(key), -1)
+    latest[order[1:]] = np.where(again, order[:-1], -1)
+    latest[key < 0] = -1
+    return latest
