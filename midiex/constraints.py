@@ -38,7 +38,7 @@ CHORD_MARGIN = 1  # notes a tuned voice may strike at once beyond what it has st
 STRAY_SHARE = 0.005  # a phase of the beat with less than this share of the notes holds strays, no groove
 FEWEST_GROOVE_NOTES = 24  # fewer notes do not tell a groove
 # How far beyond the song: of real songs' chunks 1 in 100 goes further than the half minute before it tells.
-GAP_MARGIN = 2.0  # times the song's longest time between onsets
+GAP_MARGIN = 2.0  # times the song's longest time between onsets, and no less than half a bar
 RUN_MARGIN = 1.75  # times the most often that a voice of the song strikes one pitch in a row …
 FEWEST_RUN = 24  # … and no fewer strikes than these
 
@@ -72,9 +72,8 @@ class Grammar:
                 pitches[program, instance, max(0, low) : min(127, high) + 1] = True
                 chord[program, instance] = struck + (CHORD_MARGIN if struck > 1 else 0)
         onsets = np.unique(rows[:, BAR].astype(np.int64) * bar_positions + rows[:, POSITION])
-        gap = int(np.diff(onsets).max(initial=bar_positions // 2))
         return cls(
-            pitches, chord, longest_empty_run(rows, bars), grooves_of(rows), int(GAP_MARGIN * gap),
+            pitches, chord, longest_empty_run(rows, bars), grooves_of(rows), reach_of(onsets, bar_positions),
             most_strikes(longest_run(rows)),
         )  # fmt: skip
 
@@ -102,6 +101,13 @@ def longest_run(rows: np.ndarray) -> int:
         runs = np.diff(np.concatenate([[-1], changes, [len(pitch) - 1]]))
         longest = max(longest, int(runs.max()))
     return longest
+
+
+def reach_of(onsets: np.ndarray, bar_positions: int) -> int:
+    """How many positions may lie from one onset to the next, and from the last to the chunk's end, in music like that
+    of `onsets` (n,), n >= 1, which count positions from a bar line in bars of `bar_positions`."""
+    edges = onsets[0] % bar_positions, bar_positions - onsets[-1] % bar_positions
+    return max(int(GAP_MARGIN * np.diff(onsets).max(initial=0)), bar_positions // 2, *map(int, edges))
 
 
 def most_strikes(run: int) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 
 from . import metrics
 from .chunks import likeness_set
-from .constraints import GAP_MARGIN, longest_empty_run, longest_run, most_strikes
+from .constraints import longest_empty_run, longest_run, most_strikes, reach_of
 from .tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -67,7 +67,7 @@ class Style:
     most_neighbour_likeness: float  # the most
     most_bar_likeness: float  # the most a chunk's bars are alike, on average
     longest_run: int  # most times one voice strikes the same pitch in a row, and nothing else
-    longest_gap: int  # longest time between onsets, in positions
+    reach: int  # most positions from one onset to the next, as of constraints.reach_of
     longest_silence: float  # longest silence at a bar line, in positions
     empty_run: int  # most bars in a row without an onset
     downbeat: float  # tuned notes that begin a bar together, usually
@@ -95,7 +95,7 @@ class Style:
             most_neighbour_likeness=max(neighbours, default=0.3),
             most_bar_likeness=max(_bar_likeness(rows, bars) for rows, bars, _ in played),
             longest_run=longest_run(rows),
-            longest_gap=int(np.diff(_onsets(chunks, bar_positions)).max(initial=bar_positions // 2)),
+            reach=reach_of(_onsets(chunks, bar_positions), bar_positions),
             longest_silence=_longest_silence(chunks, bar_positions),
             empty_run=max(_empty_run(rows, bars) for rows, bars, _ in played),
             downbeat=_downbeat(chunks),
@@ -155,7 +155,7 @@ class Fit:
         unavoidable = silence_before(np.zeros((1, rows.shape[1]), rows.dtype), before)  # with a note on the downbeat
         hole = silence_before(rows, before) > max(style.longest_silence, unavoidable)
         end = None if self.lands else bars
-        stretched = _longest_gap(rows, end, before.bar_positions) > GAP_MARGIN * style.longest_gap
+        stretched = _longest_gap(rows, end, before.bar_positions) > style.reach
         if _empty_run(rows, bars) > style.empty_run:
             found.append("silent")
         if hole or stretched:

@@ -343,7 +343,7 @@ def test_a_last_chunk_lands_on_the_key_note_early_in_its_last_bar() -> None:
 
 def test_a_last_chunk_may_ring_out_and_no_other() -> None:
     rings = ending_on(0, 48)
-    style = replace(style_of(ROWS, OTHER), longest_gap=20)
+    style = replace(style_of(ROWS, OTHER), reach=40)
     assert faults(rings, style, before(OTHER)) == ["hole"]
     assert faults(rings, style, before(OTHER), lands=True) == []
     empty = ROWS[ROWS[:, BAR] < BARS - 1]
