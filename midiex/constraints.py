@@ -203,7 +203,7 @@ class State:
         mask = (index > self.bar[:, None]) & (index <= furthest)
         begun = self.bar >= 0
         bar = self.bar.clip(0)
-        latest = np.where(begun, self.starts[bar] + self.position, 0) + self.reach
+        latest = self._latest()
         mask[:, :bars] &= self.first_onsets <= latest[:, None]
         here = begun & ((self.onset_open & self.places[bar, self.position]) | (self.position < self.last_place[bar]))
         mask[begun, self.bar[begun]] = here[begun]
@@ -216,8 +216,12 @@ class State:
         index = np.arange(FIELD_SIZES[POSITION])[None]
         bar = bar.clip(0, len(self.bar_positions) - 1)
         earliest = np.where(bar == self.bar, self.position + np.where(self.onset_open, 0, 1), 0)
-        latest = np.where(self.bar >= 0, self.starts[self.bar.clip(0)] + self.position, 0) + self.reach
-        return self.places[bar] & (index >= earliest[:, None]) & (index <= (latest - self.starts[bar])[:, None])
+        latest = self._latest() - self.starts[bar]
+        return self.places[bar] & (index >= earliest[:, None]) & (index <= latest[:, None])
+
+    def _latest(self) -> np.ndarray:
+        """The last position, from the chunk's beginning, at which the next onset may lie, (K,)."""
+        return np.where(self.bar >= 0, self.starts[self.bar.clip(0)] + self.position, 0) + self.reach
 
     def move(self, bar: np.ndarray, position: np.ndarray) -> None:
         """The next note's onset is chosen."""

@@ -22,7 +22,7 @@ from .echoes import ECHOES, echoes
 from .echoes import NOTHING as NO_ECHO
 from .errors import BadInput
 from .model import AFTER, NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch
-from .tokens import BAR, DRUM_PROGRAM, MICRO_PER_BEAT, PROGRAM, sort_rows
+from .tokens import BAR, DRUM_PROGRAM, MICRO_PER_BEAT, PROGRAM, moved, sort_rows
 
 POOL_WINDOWS = 48  # windows drawn together, so that batches can be filled with windows of like length
 MICRO_BATCHES = 2  # parts of a batch, one of thin and one of dense music: either alone would pull the weights its way
@@ -343,8 +343,8 @@ def collate(
 
 def step_echoes(chunks: list[np.ndarray], first_bars: list[int]) -> list[np.ndarray]:
     """Echoes (n + 1, ECHOES, 8) of the notes of each chunk, none at its first step, among those of all before it."""
-    moved = [np.concatenate([r[:, :1] + first, r[:, 1:]], 1) for r, first in zip(chunks, first_bars, strict=True)]
-    found = np.split(echoes(np.concatenate(moved)), np.cumsum([len(r) for r in moved])[:-1])
+    rows = np.concatenate([moved(own, first) for own, first in zip(chunks, first_bars, strict=True)])
+    found = np.split(echoes(rows), np.cumsum([len(own) for own in chunks])[:-1])
     return [np.concatenate([np.tile(NO_ECHO, (1, ECHOES, 1)), own]) for own in found]
 
 

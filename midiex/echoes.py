@@ -23,7 +23,6 @@ ECHOES = 2 * POINTERS
 MOST_BARS = 32  # back, or on: more counts as this
 ECHO_SIZES = (MOST_BARS + 1, *FIELD_SIZES[1:])  # of each field, without NOTHING
 NOTHING = np.array(ECHO_SIZES)  # (8,)
-_NOTHING = tuple(ECHO_SIZES)
 _WHAT = slice(PROGRAM, PITCH + 1)  # program, instance, pitch
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -74,7 +73,7 @@ class Listener:
         for number, key in enumerate(self._keys(bar, position)):
             back = -1 if key is None else self._find(number, key)
             if back < 0:
-                found += [_NOTHING, _NOTHING]
+                found += [ECHO_SIZES, ECHO_SIZES]
                 continue
             echo = self._note(back)
             found.append((min(max(bar - echo[BAR], 0), MOST_BARS), *echo[1:]))
@@ -82,7 +81,7 @@ class Listener:
                 after = self._note(back + 1)
                 found.append((min(max(after[BAR] - echo[BAR], 0), MOST_BARS), *after[1:]))
             else:
-                found.append(_NOTHING)
+                found.append(ECHO_SIZES)
         return found
 
     def hear(self, note: Sequence[int]) -> None:

@@ -21,7 +21,7 @@ from .decoding import Memory, Task
 from .echoes import Listener
 from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
 from .returns import Span, chance_of_return, what_returns
-from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM
+from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM, moved
 
 MAX_FULL_CHUNKS = 24  # of the song's own chunks kept in full for recall; its latest ones are
 MAX_KNOWN_CHUNKS = 64  # chunks before the seam that are read at all; the opening always is
@@ -84,13 +84,6 @@ def coming_chunks(bar_s: np.ndarray, usual: int) -> list[int]:
     return sizes
 
 
-def _moved(rows: np.ndarray, bars: int) -> np.ndarray:
-    """Rows so many bars later."""
-    rows = rows.copy()
-    rows[:, BAR] += bars
-    return rows
-
-
 @dataclass(frozen=True)
 class Plan:
     """What is known before the first chunk is written. Rows (n, 8) count bars from the result's first."""
@@ -144,9 +137,7 @@ class Planner:
 
     def _encoded(self, rows: np.ndarray, first_bar: int, last_bar: int) -> KnownChunk:
         low, high = np.searchsorted(rows[:, BAR], (first_bar, last_bar))
-        part = rows[low:high].copy()
-        part[:, BAR] -= first_bar
-        return self._encode(thin(part), first_bar, last_bar - first_bar)
+        return self._encode(thin(moved(rows[low:high], -first_bar)), first_bar, last_bar - first_bar)
 
     def remember(self, rows: np.ndarray, bars: int, came_back: int | None = None) -> None:
         """Keep the chunk just written (rows count bars from its first), what begins at bar `came_back` come back."""
@@ -165,9 +156,9 @@ class Planner:
         if bar is None:
             return None
         new = [(chunk.rows, chunk.first_bar) for chunk in self.chunks[self.song_chunks :]]
-        rows = np.concatenate([self.plan.rows_before, *(_moved(rows, first) for rows, first in new)])
+        rows = np.concatenate([self.plan.rows_before, *(moved(rows, first) for rows, first in new)])
         rows = rows[(rows[:, BAR] >= bar) & (rows[:, BAR] < bar + size)]
-        return _moved(rows, -bar), bar
+        return moved(rows, -bar), bar
 
     def _spans(self) -> list[Span]:
         """The chunks so far, as far back as none is missing."""
@@ -181,9 +172,7 @@ class Planner:
 
     @torch.inference_mode()
     def _encode(self, rows: np.ndarray, first_bar: int, bars: int) -> KnownChunk:
-        song_rows = rows.copy()
-        song_rows[:, BAR] += first_bar
-        times = row_times(song_rows, self.bars.beat_starts)
+        times = row_times(moved(rows, first_bar), self.bars.beat_starts)
         start = np.array([[self.bars.beat_starts[first_bar], first_bar]], np.float32)
         encoded, row_time, _ = self.model.encode(
             torch.from_numpy(rows.astype(np.int64)),

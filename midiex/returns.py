@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import metrics
+from .tokens import BAR, moved
 
 COMES_BACK = 0.8  # mean likeness of bars from which music is held to have come back
 GOES_ON = 0.6  # chance that what has come back goes on for another chunk
@@ -44,9 +45,8 @@ def chance_of_return(rows: np.ndarray, spans: Sequence[Span]) -> float:
     if len(spans) < 2:
         return _CHANCE[0]
     first, end = spans[0].first_bar, spans[-1].first_bar + spans[-1].bars
-    shifted = rows[(rows[:, 0] >= first) & (rows[:, 0] < end)].copy()
-    shifted[:, 0] -= first
-    likeness = metrics.bar_likeness(shifted, end - first)
+    inside = rows[(rows[:, BAR] >= first) & (rows[:, BAR] < end)]
+    likeness = metrics.bar_likeness(moved(inside, -first), end - first)
     best = [_best_match(likeness, span.first_bar - first, span.bars) for span in spans[1:]]
     usual = float(np.interp(max(best[-HABIT_CHUNKS:]), _LIKENESS, _CHANCE))
     older = best[:-HABIT_CHUNKS]

@@ -154,6 +154,13 @@ def sort_rows(rows: np.ndarray) -> np.ndarray:
     return rows[order[first]]
 
 
+def moved(rows: np.ndarray, bars: int | np.integer) -> np.ndarray:
+    """A copy of rows (n, 8), so many bars later."""
+    rows = rows.copy()
+    rows[:, BAR] += bars
+    return rows
+
+
 def row_key(rows: np.ndarray) -> np.ndarray:
     """One int64 a row that sorts as (bar, position, program, instance, pitch)."""
     r = rows.astype(np.int64)

@@ -56,8 +56,7 @@ class Excerpt:
     def part(self, first_bar: int, last_bar: int) -> Excerpt:
         """Bars [first_bar, last_bar) as an excerpt of their own; notes that ring on keep their length."""
         low, high = np.searchsorted(self.rows[:, BAR], (first_bar, last_bar))
-        rows = self.rows[low:high].copy()
-        rows[:, BAR] -= first_bar
+        rows = tokens.moved(self.rows[low:high], -first_bar)
         return Excerpt(rows, self.bar_beats[first_bar:last_bar], self.bar_s[first_bar:last_bar])
 
     def bar_at(self, second: float) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..tokens import BAR, DRUM_PROGRAM, PITCH, PROGRAM, VELOCITY, VELOCITY_STEP
+from ..tokens import BAR, DRUM_PROGRAM, PITCH, PROGRAM, VELOCITY, VELOCITY_STEP, moved
 from .excerpts import STEPS_PER_BEAT, Excerpt
 from .staying import to_seconds
 
@@ -21,10 +21,8 @@ _SILENCE_PERCENTILE = 95
 
 def joined(prompt: Excerpt, continuation: Excerpt) -> Excerpt:
     """One excerpt of the two, one after the other."""
-    later = continuation.rows.copy()
-    later[:, BAR] += prompt.bars
     return Excerpt(
-        np.concatenate([prompt.rows, later]),
+        np.concatenate([prompt.rows, moved(continuation.rows, prompt.bars)]),
         np.concatenate([prompt.bar_beats, continuation.bar_beats]),
         np.concatenate([prompt.bar_s, continuation.bar_s]),
     )

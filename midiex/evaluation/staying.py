@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import metrics
-from ..tokens import DRUM_PROGRAM, INSTANCE, MAX_INSTANCES, PITCH, PROGRAM
+from .. import constraints, metrics
+from ..tokens import DRUM_PROGRAM, PROGRAM
 from .excerpts import Excerpt
-from .form import longest_run
 
 MINUTE_S = 60.0
 HELD = 1.25  # a note may last this many times as long as the song's longest
@@ -51,12 +50,7 @@ def longest_silence_s(excerpt: Excerpt) -> float:
 
 def longest_strikes(excerpt: Excerpt) -> int:
     """Most notes in a row, in one tuned voice, that are all of one pitch."""
-    rows = excerpt.rows[excerpt.rows[:, PROGRAM] != DRUM_PROGRAM]
-    if len(rows) == 0:
-        return 0
-    voice = rows[:, PROGRAM].astype(np.int64) * MAX_INSTANCES + rows[:, INSTANCE]
-    note = (voice * 256 + rows[:, PITCH])[np.argsort(voice, kind="stable")]
-    return 1 + longest_run(np.diff(note) == 0)
+    return constraints.longest_run(excerpt.rows[excerpt.rows[:, PROGRAM] != DRUM_PROGRAM])
 
 
 def repeats(excerpt: Excerpt, period: int) -> np.ndarray:

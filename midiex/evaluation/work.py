@@ -90,11 +90,9 @@ def continue_song(job: Job) -> Heard | None:
         ours = writers.ours(cut, seconds, tools.model, job.seed)
     except MidiexError:
         return None
-    alone = job.long_s is not None or tools.ngram is None
-    truth = cut.truth
-    ngram = None if alone or tools.ngram is None else tools.ngram.continue_(
-        cut.prompt, truth.bar_beats, truth.bar_s, job.seed
-    )  # fmt: skip
+    truth, ngram = cut.truth, None
+    if tools.ngram is not None and job.long_s is None:
+        ngram = tools.ngram.continue_(cut.prompt, truth.bar_beats, truth.bar_s, job.seed)
     return Heard(job.source, job.path, job.seed, cut.prompt, truth, cut.beyond, ours, ngram, writers.loop(cut, truth))
 
 

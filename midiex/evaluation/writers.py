@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import GenerateConfig
 from ..extend import Model, Passage, start
-from ..tokens import BAR, POSITION, sort_rows
+from ..tokens import BAR, POSITION, moved, sort_rows
 from .excerpts import Example, Excerpt
 
 LOOP_BARS = 8
@@ -50,11 +50,8 @@ def ours(example: Example, seconds: float, model: Model, seed: int, generate: Ge
 
 def new_music(passage: Passage) -> Excerpt:
     """What a passage has written, as an excerpt."""
-    line, parts = passage.line, []
-    for chunk in passage.written:
-        rows = chunk.rows.copy()
-        rows[:, BAR] += chunk.first_bar - line.before
-        parts.append(rows)
+    line = passage.line
+    parts = [moved(chunk.rows, chunk.first_bar - line.before) for chunk in passage.written]
     bars = slice(line.before, line.before + line.new)
     return Excerpt(np.concatenate(parts), line.grid.bar_beats[bars], line.grid.bar_s[bars])
 
@@ -63,12 +60,7 @@ def loop(example: Example, like: Excerpt) -> Excerpt:
     """The prompt's last LOOP_BARS bars over and over, on the bars of `like`."""
     size = min(LOOP_BARS, example.prompt.bars)
     last = example.prompt.part(example.prompt.bars - size, example.prompt.bars)
-    copies = []
-    for first in range(0, like.bars, size):
-        rows = last.rows.copy()
-        rows[:, BAR] += first
-        copies.append(rows)
-    rows = np.concatenate(copies)
+    rows = np.concatenate([moved(last.rows, first) for first in range(0, like.bars, size)])
     rows = rows[rows[:, BAR] < like.bars]
     fits = rows[:, POSITION] < np.ceil(like.bar_beats * 12)[rows[:, BAR]]  # a bar of another meter
     return replace(like, rows=sort_rows(rows[fits]))
