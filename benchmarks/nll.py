@@ -18,9 +18,9 @@ from common import report
 
 from midiex.checkpoint import load_model
 from midiex.dataset import DEFAULT_WEIGHT, SOURCE_WEIGHTS, Songs, collate, load_split, validation_windows
-from midiex.layers import END, HEAD_ORDER, HEAD_SIZES
+from midiex.layers import END, HEAD_SIZES
 from midiex.model import Steps
-from midiex.tokens import BAR, FIELDS
+from midiex.tokens import BAR, FIELDS, HEAD_ORDER
 
 NAMES = [FIELDS[f] for f in HEAD_ORDER]
 

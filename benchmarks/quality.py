@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from common import RESULTS, machine, table
@@ -21,7 +22,16 @@ from midiex.evaluation.page import to_json, write_page
 from midiex.evaluation.run import FULL, QUICK, evaluate
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "quality"
-SHOWN = ("nll", "choice", "overlap_share", "compression", "longest_repeat_bars", "shared_grams", "resampled")
+SHOWN = (
+    "nll",
+    "choice",
+    "recognised",
+    "overlap_share",
+    "compression",
+    "longest_repeat_bars",
+    "shared_grams",
+    "resampled",
+)
 
 
 def main() -> None:
@@ -32,6 +42,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="shards, for the n-gram and originality")
     parser.add_argument("--model")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--scope", type=json.loads, default={}, help='changes to it as JSON, such as {"long_songs": 8}')
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--generate", type=json.loads, default={}, help='settings as JSON, such as {"temperature": 1}')
@@ -47,7 +58,8 @@ def main() -> None:
 
         result = evaluate(
             args.folders, model=args.model, shards=args.data, splits=args.splits, split=args.split,
-            scope=FULL if args.full else QUICK, seed=args.seed, jobs=args.jobs, generate=args.generate, progress=show,
+            scope=replace(FULL if args.full else QUICK, **args.scope), seed=args.seed, jobs=args.jobs,
+            generate=args.generate, progress=show,
         )  # fmt: skip
     result["machine"] = machine() | {"wall_s": round(time.perf_counter() - began)}
     if args.model:

@@ -101,11 +101,12 @@ class TrainConfig:
 class GenerateConfig:
     """How a chunk is sampled and how often it may be tried again."""
 
-    temperature: float = 1.0
+    temperature: float = 0.95
     top_p: float = 0.98
     min_p: float = 0.02  # choices below this share of the likeliest one's probability are never taken
     candidates: int = 6  # versions of each chunk written at once; the one that fits best is kept
     max_attempts: int = 3  # rounds of candidates before the best poor one is taken
+    habits: float = 1.0  # how much more the song's own habits weigh than they were trained to, in nats; 0: no more
     returns: float = 1.0  # how readily earlier music comes back, beside songs of the same habits; 0: never
     redraws: int = 8  # of a place in time at which the model expects a track that is not to be written
 
@@ -113,7 +114,7 @@ class GenerateConfig:
         _above_zero("generate", self, "temperature", "top_p")
         _probability("generate", self, "top_p", "min_p")
         _at_least(1, "generate", self, "candidates", "max_attempts")
-        _at_least(0, "generate", self, "redraws", "returns")
+        _at_least(0, "generate", self, "redraws", "returns", "habits")
 
 
 _Section = TypeVar("_Section", ModelConfig, MemoryConfig, TrainConfig, GenerateConfig)

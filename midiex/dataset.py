@@ -21,8 +21,9 @@ from .config import MemoryConfig, TrainConfig
 from .echoes import ECHOES, echoes
 from .echoes import NOTHING as NO_ECHO
 from .errors import BadInput
+from .habits import CONTEXTS, FIRST_CONTEXT, Evidence, habits
 from .model import AFTER, NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch
-from .tokens import BAR, DRUM_PROGRAM, MICRO_PER_BEAT, PROGRAM, moved, sort_rows
+from .tokens import BAR, DRUM_PROGRAM, MICRO_PER_BEAT, POSITION, PROGRAM, moved, sort_rows
 
 POOL_WINDOWS = 48  # windows drawn together, so that batches can be filled with windows of like length
 MICRO_BATCHES = 2  # parts of a batch, one of thin and one of dense music: either alone would pull the weights its way
@@ -253,10 +254,12 @@ def make_window(song: Song, size: int, most_notes: int, source: int, rng: np.ran
         chunks.append(make_chunk(song, borders[i], borders[i + 1] - borders[i], beat_starts, left))
         if sum(len(c.rows) for c in chunks) > most_notes:
             break
-    extras = []
+    extras: list[WindowChunk] = []
     if first >= usual and rng.random() < 0.6:
         starts = {0} | {int(rng.integers(0, first - usual + 1))}
         for start in sorted(starts)[: int(rng.integers(1, 3))]:
+            if extras and start < extras[-1].first_bar + extras[-1].bars:
+                continue  # bars would be heard twice
             length = min(chunk_bars(song.bar_s[start:]), first - start)
             extras.append(make_chunk(song, start, length, beat_starts, 0))
     return Window(extras + chunks, len(extras), source, sum(len(c.rows) + 1 for c in chunks))
@@ -298,10 +301,11 @@ def collate(
     """Windows to one batch. Without an `rng` (validation) what only the true chunk could tell (density, mood,
     instruments …) is unknown, and nothing is dropped at random."""
     chunks = [c for w in windows for c in w.chunks]
-    target, told, programs, full, summaries, source, echoed = [], [], [], [], [], [], []
+    target, told, programs, full, summaries, source, echoed, known = [], [], [], [], [], [], [], []
     base = 0
     for window in windows:
         echoed += window_echoes(window, rng)
+        known += step_habits([c.rows for c in window.chunks], [c.first_bar for c in window.chunks])[window.extras :]
         for i in range(window.extras, len(window.chunks)):
             chunk = window.chunks[i]
             slots, older = memory_slots(window.chunks, i, window.extras, memory, rng)
@@ -337,8 +341,29 @@ def collate(
         summaries=summary_index,
         summary_kind=summary_kind,
         echoes=torch.from_numpy(np.concatenate(echoed)),
+        habit_share=torch.from_numpy(np.concatenate([own.share for own in known])),
+        habit_bucket=torch.from_numpy(np.concatenate([own.bucket for own in known])),
+        habit_level=torch.from_numpy(np.concatenate([own.level for own in known])),
         source=torch.tensor(source),
     )
+
+
+def step_habits(chunks: list[np.ndarray], first_bars: list[int]) -> list[Evidence]:
+    """For each chunk of n notes the evidence on the decisions of its n + 1 steps, in all notes before; buckets are 0
+    where a step decides nothing."""
+    rows = np.concatenate([moved(own, first) for own, first in zip(chunks, first_bars, strict=True)])
+    known, found = habits(rows), []
+    of_next = slice(FIRST_CONTEXT[POSITION], CONTEXTS)  # a step decides its note and the next one's position
+    ends = np.cumsum([len(own) for own in chunks])
+    for end, own in zip(ends, chunks, strict=True):
+        steps = []
+        for values in (known.share, known.bucket, known.level):
+            of_chunk = values[end - len(own) : end]
+            step = np.concatenate([np.zeros((1, CONTEXTS), values.dtype), of_chunk])
+            step[:-1, of_next], step[-1, of_next] = of_chunk[:, of_next], 0
+            steps.append(step)
+        found.append(Evidence(*steps))
+    return found
 
 
 def step_echoes(chunks: list[np.ndarray], first_bars: list[int]) -> list[np.ndarray]:

@@ -13,16 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .choices import Choices, told_more
 from .chunks import MAX_CHUNK_NOTES
 from .config import GenerateConfig
 from .constraints import END, Grammar, State
 from .echoes import ECHOES, NOTHING, Listener
-from .layers import HEAD_ORDER, Heads
+from .habits import Habits, Told
 from .model import ChunkTransformer
 from .tokens import (
     BAR,
     DURATION,
     FIELD_SIZES,
+    HEAD_ORDER,
     INSTANCE,
     MICRO,
     MICRO_PER_BEAT,
@@ -49,6 +51,7 @@ class Task:
     programs: np.ndarray  # (129,) float32
     grammar: Grammar
     heard: Listener  # all notes so far, that new ones may echo
+    habits: Habits  # of the song so far
     # (m, 8) rows that stand already, in canonical order, bars counted from the chunk's first; of voices that the
     # grammar does not hold
     fixed: np.ndarray = field(default_factory=lambda: np.zeros((0, len(FIELD_SIZES)), np.int32))
@@ -203,6 +206,7 @@ def write_chunk(
     decoder = Decoder(model, memory, task, count, longest)
     heads = model.heads
     listeners = [Listener(task.heard) for _ in range(count)]
+    choices = Choices(heads, [Habits(task.habits) for _ in range(count)], config.habits)
     rows = np.zeros((count, longest, len(FIELD_SIZES)), np.int64)
     lengths = np.zeros(count, np.int64)
     done, cut_short, is_fixed = (np.zeros(count, bool) for _ in range(3))  # is_fixed: whose next row is a fixed one
@@ -214,7 +218,8 @@ def write_chunk(
     source: tuple[tuple[Tensor, ...], Tensor | None] | None = None  # what the latest onset was drawn from
 
     def draw_onset(states: tuple[Tensor, ...], chosen: Tensor | None) -> _Onset:
-        logits = heads.logits(BAR_HEAD, states, chosen).numpy()
+        bars = None if previous is None else previous[:, BAR]
+        logits = choices.log_p(BAR_HEAD, states, chosen, behind(None), bars)
         bar = pick(logits, _never_empty(state.bars(), done), config, rng)  # a later bar leads to the fixed row as well
         nats = negative_log_likelihood(logits, bar)
         ended = done | (bar == END) & (fixed.written == len(task.fixed))
@@ -225,13 +230,27 @@ def write_chunk(
         if ended.all():
             return _Onset(bar, bar, ended, to_fixed, nats)
         chosen = heads.choose(BAR_HEAD, torch.from_numpy(bar), chosen)
-        logits = heads.logits(POSITION_HEAD, states, chosen).numpy()
+        logits = choices.log_p(POSITION_HEAD, states, chosen, behind(bar))
         mask = state.positions(bar)
         fixed.allow(mask, POSITION, coming[:, BAR] == bar)
         position = pick(logits, _never_empty(mask, ended | to_fixed), config, rng)
         nats = nats + np.where(ended, 0, negative_log_likelihood(logits, position))
         to_fixed |= ~ended & (bar == coming[:, BAR]) & (position > coming[:, POSITION])
         return _Onset(bar, np.where(to_fixed, coming[:, POSITION], position), ended, to_fixed, nats)
+
+    def behind(bar: np.ndarray | None) -> list[Told]:
+        """What the next onset's habits depend on; a chunk's first bar depends on none."""
+        if bar is None:
+            return [
+                {} if over or previous is None else h.behind() for h, over in zip(choices.habits, done, strict=True)
+            ]
+        bars = (bar + task.first_bar).tolist()
+        return [{} if over else h.behind(b) for h, over, b in zip(choices.habits, done, bars, strict=True)]
+
+    def here(onset: np.ndarray) -> list[Told]:
+        """What the habits of a note at this onset depend on."""
+        places = zip(choices.habits, (onset[:, 0] + task.first_bar).tolist(), onset[:, 1].tolist(), done, strict=True)
+        return [{} if over else habits.coming(bar, position) for habits, bar, position, over in places]
 
     def echoes() -> np.ndarray:
         if onset is None:
@@ -245,7 +264,8 @@ def write_chunk(
         if onset is not None:
             for _ in range(config.redraws if len(task.fixed) and source else 0):
                 at_fixed = (onset == coming[:, [BAR, POSITION]]).all(1)
-                again = ~done & ~is_fixed & ~at_fixed & (rng.random(count) >= _share_of_free(heads, states, state))
+                share = _share_of_free(choices, states, here(onset), state)
+                again = ~done & ~is_fixed & ~at_fixed & (rng.random(count) >= share)
                 if not again.any() or source is None:
                     break
                 new = draw_onset(*source)
@@ -257,12 +277,13 @@ def write_chunk(
                 states = decoder.step(previous, onset, echoes(), again=True)
             note = np.zeros((count, len(FIELD_SIZES)), np.int64)
             note[:, [BAR, POSITION]] = onset
+            told = here(onset)
             level = ~is_fixed & (onset == coming[:, [BAR, POSITION]]).all(1)  # so far the note is the fixed row itself
             for head, name in enumerate(HEAD_ORDER[:BAR_HEAD]):
                 mask = _mask(state, note, name)
                 if mask is not None and level.any():
                     fixed.allow(mask, name, level)
-                logits = heads.logits(head, states, chosen).numpy()
+                logits = choices.log_p(head, states, chosen, told)
                 picked = pick(logits, _never_empty(mask, done | is_fixed), config, rng)
                 if name in WHICH:
                     is_fixed |= level & (picked > coming[:, name])
@@ -271,13 +292,16 @@ def write_chunk(
                         is_fixed |= level
                         level[:] = False
                 note[:, name] = np.where(is_fixed, coming[:, name], picked)
+                told = told_more(choices.habits, told, name, note)
                 nll += np.where(done, 0, negative_log_likelihood(logits, note[:, name]))
                 chosen = heads.choose(head, torch.from_numpy(note[:, name]), chosen)
             nll = np.where(is_fixed, settled, nll)
             state.write(note[:, PROGRAM], note[:, INSTANCE], note[:, PITCH])
             rows[~done, lengths[~done]] = note[~done]
             for k in np.flatnonzero(~done):
-                listeners[k].hear((note[k, BAR] + task.first_bar, *note[k, 1:]))
+                heard = (note[k, BAR] + task.first_bar, *note[k, 1:])
+                listeners[k].hear(heard)
+                choices.habits[k].hear(heard, count=False)
             lengths += ~done
             fixed.written += is_fixed & ~done
             previous = note
@@ -300,13 +324,13 @@ def write_chunk(
     ]
 
 
-def _share_of_free(heads: Heads, states: tuple[Tensor, ...], state: State) -> np.ndarray:
+def _share_of_free(choices: Choices, states: tuple[Tensor, ...], told: list[Told], state: State) -> np.ndarray:
     """How likely the model finds it that the note at the onset it was given is one of the free voices', (K,)."""
-    programs = torch.softmax(heads.logits(0, states, None), -1).numpy()
+    programs = np.exp(choices.log_p(0, states, None, told))
     share = np.zeros(len(programs))
-    for program in np.flatnonzero(state.voices_of.any(1)):
-        chosen = heads.choose(0, torch.full((len(programs),), int(program)), None)
-        instances = torch.softmax(heads.logits(1, states, chosen), -1).numpy()
+    for program in np.flatnonzero(state.voices_of.any(1)).tolist():
+        chosen = choices.heads.choose(0, torch.full((len(programs),), program), None)
+        instances = np.exp(choices.log_p(1, states, chosen, [t and t | {"program": program} for t in told]))
         share += programs[:, program] * instances[:, state.voices_of[program]].sum(1)
     return share
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from .occurrences import NONE, latest_alike
 from .tokens import BAR, FIELD_SIZES, INSTANCE, MAX_INSTANCES, PITCH, POSITION, PROGRAM
 
 POINTERS = 4  # same place; after the same note; after the same three notes; after the same two of one voice, anywhere
@@ -39,7 +40,7 @@ def echoes(rows: np.ndarray) -> np.ndarray:
     bar = rows[:, BAR]
     index = np.arange(len(rows))
     for number, key in enumerate(_keys(rows)):
-        back = _latest_alike(key)
+        back = np.where(key >= 0, latest_alike(key), NONE)
         known = back >= 0
         echo = rows[back.clip(0)]
         echo[:, BAR] = np.clip(bar - echo[:, BAR], 0, MOST_BARS)
@@ -167,13 +168,3 @@ def _mixed(fewest: int, values: list[np.ndarray]) -> np.ndarray:
     key = (mixed >> np.uint64(1)).astype(np.int64)
     key[:fewest] = -1
     return key
-
-
-def _latest_alike(key: np.ndarray) -> np.ndarray:
-    """Index of the latest earlier element that is equal, (n,); -1 where there is none, and for negative ones."""
-    order = np.argsort(key, kind="stable")
-    again = key[order[1:]] == key[order[:-1]]
-    latest = np.full(len(key), -1)
-    latest[order[1:]] = np.where(again, order[:-1], -1)
-    latest[key < 0] = -1
-    return latest

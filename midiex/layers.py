@@ -14,10 +14,20 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .echoes import ECHO_SIZES, ECHOES
-from .tokens import BAR, DRUM_PITCH_OFFSET, DURATION, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM, VELOCITY
+from .habits import HABITS, LEVELS
+from .occurrences import BUCKETS
+from .tokens import (
+    BAR,
+    DRUM_PITCH_OFFSET,
+    FIELD_SIZES,
+    HEAD_ORDER,
+    INSTANCE,
+    PITCH,
+    POSITION,
+    PROGRAM,
+)
 
 END = FIELD_SIZES[BAR]  # the bar head's extra class: the chunk is complete
-HEAD_ORDER = (PROGRAM, INSTANCE, PITCH, DURATION, VELOCITY, MICRO, BAR, POSITION)  # the last two: of the next note
 HEAD_SIZES = tuple(FIELD_SIZES[f] + (f == BAR) for f in HEAD_ORDER)
 
 # Periods of the rotary angles: in beats, in bars, in rows.
@@ -25,6 +35,7 @@ BEAT_PERIODS = (1 / 3, 1 / 2, 1.0, 2.0, 4.0, 16.0)
 BAR_PERIODS = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
 INDEX_PERIODS = (4.0, 16.0, 64.0, 256.0)
 ECHO_WIDTH = 96
+TRUST_SCALE = 32.0  # few numbers, which must move far: learned as if at so many times the learning rate
 _ECHO_FIRSTS = [sum(n + 1 for n in ECHO_SIZES[:field]) for field in range(len(ECHO_SIZES))]  # of each field's rows
 
 
@@ -277,7 +288,8 @@ class DecoderLayer(nn.Module):
 
 
 class Heads(nn.Module):
-    """Cascaded heads: each field is predicted from the step's state and the fields already chosen for this note."""
+    """Cascaded heads: each field is predicted from the step's state and the fields already chosen for this note, and
+    what the network thinks is mixed with what the song did so far in K contexts of the field (habits.py)."""
 
     def __init__(self, size: ModelConfig):
         super().__init__()
@@ -288,23 +300,53 @@ class Heads(nn.Module):
         self.chosen = nn.ModuleList(nn.Embedding(n, width) for n in HEAD_SIZES[:-1])
         self.mix = nn.ModuleList(Matrix(width, width) for _ in HEAD_ORDER[1:])
         self.out = nn.ModuleList(nn.Linear(width, n) for n in HEAD_SIZES)
+        self.gate = nn.ModuleList(nn.Linear(width, 1 + len(HABITS[name])) for name in HEAD_ORDER)
+        self.bucket = nn.ModuleList(nn.Embedding(len(HABITS[name]) * BUCKETS, 1) for name in HEAD_ORDER)
+        self.level = nn.ModuleList(nn.Embedding(len(HABITS[name]) * LEVELS, 1) for name in HEAD_ORDER)
         with torch.no_grad():
             for field, weight in zip(HEAD_ORDER, self.chosen.parameters(), strict=False):
                 weight.copy_(0.5 * smooth_table(field, *weight.shape))
             for field, layer in zip(HEAD_ORDER, cast(list[nn.Linear], list(self.out)), strict=True):
                 layer.weight.copy_(0.05 * smooth_table(field, *layer.weight.shape))
                 layer.bias.zero_()
+            for parameter in [*self.gate.parameters(), *self.bucket.parameters(), *self.level.parameters()]:
+                parameter.zero_()
 
     def states(self, x: Tensor) -> tuple[Tensor, ...]:
         """x (N, D) -> one (N, width) a head."""
         return self.state(self.norm(x)).chunk(len(HEAD_ORDER), -1)
 
-    def logits(self, head: int, states: tuple[Tensor, ...], chosen: Tensor | None) -> Tensor:
-        """Logits (N, size) of the head-th field of HEAD_ORDER; `chosen` (N, width) sums what is chosen so far."""
+    def features(self, head: int, states: tuple[Tensor, ...], chosen: Tensor | None) -> Tensor:
+        """What the head-th field of HEAD_ORDER is decided from, (N, width); `chosen` (N, width) sums what is chosen so
+        far."""
         z = states[head]
         if head and chosen is not None:
             z = z + self.mix[head - 1](chosen)
-        return self.out[head](F.silu(z))
+        return F.silu(z)
+
+    def trust(self, head: int, features: Tensor, bucket: Tensor, level: Tensor, more: float = 0.0) -> Tensor:
+        """How much the network, first, and each context of these buckets and levels (N, K) is believed: log weights (N,
+        1 + K) whose shares sum to 1; contexts of bucket 0 have none. `more` is added to the others before that."""
+        gate = self.gate[head](features).float()
+        context = torch.arange(bucket.shape[1], device=bucket.device)
+        known = self.bucket[head](bucket + BUCKETS * context) + self.level[head](level + LEVELS * context)  # (N, K, 1)
+        contexts = (gate[:, 1:] + more + TRUST_SCALE * known[..., 0].float()).masked_fill(bucket == 0, -torch.inf)
+        return torch.log_softmax(torch.cat([gate[:, :1], contexts], 1), 1)
+
+    def opinions(
+        self, head: int, features: Tensor, target: Tensor, bar: Tensor, share: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log probability of the targets (N,) by the network, (N,), and by each context, (N, K), whose `share` (N, K)
+        of like cases went as this one does. On bars a context only tells whether the next note stays in the note's
+        `bar` (N,); where else it goes, the network says."""
+        logits = self.out[head](features).float()
+        own = -F.cross_entropy(logits, target, reduction="none")
+        habit = share.log()
+        if HEAD_ORDER[head] == BAR:
+            here = F.one_hot(bar, logits.shape[1]).bool()
+            elsewhere = -F.cross_entropy(logits.masked_fill(here, -1e9), target, reduction="none")
+            habit = habit + torch.where(target == bar, 0.0, elsewhere)[:, None]
+        return own, habit
 
     def choose(self, head: int, values: Tensor, chosen: Tensor | None) -> Tensor:
         """`chosen` with one more field's values (N,) in it."""

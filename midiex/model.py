@@ -9,7 +9,8 @@ and at summary rows of the others. No recurrent layer. The shapes' letters:
 
 Onset ahead: decoder step i knows all of note i - 1 and the onset of note i, writes note i's voice, pitch, duration,
 velocity and micro-offset, then the onset of note i + 1 (or the end); step 0 knows only the conditions. So attention for
-a pitch knows the exact place in the bar. A step is also shown earlier notes that its note may echo (echoes.py). Rotary
+a pitch knows the exact place in the bar. A step is also shown earlier notes that its note may echo (echoes.py), and
+its choices are mixed with what the song did so far in like places (habits.py). Rotary
 angles come from musical time (beats and bars since the song began) and from the row's index, so that "what stood here
 four bars ago" is a fixed rotation.
 """
@@ -25,9 +26,9 @@ from torch import Tensor, nn
 
 from .conditions import CONDITION_SIZES
 from .config import Config
+from .habits import FIRST_CONTEXT, HABITS
 from .layers import (
     END,
-    HEAD_ORDER,
     DecoderLayer,
     EchoReader,
     EncoderLayer,
@@ -36,7 +37,7 @@ from .layers import (
     Rotary,
     smooth_table,
 )
-from .tokens import BAR, FIELD_SIZES, POSITION, PROGRAM
+from .tokens import BAR, FIELD_SIZES, HEAD_ORDER, POSITION, PROGRAM
 
 PROGRAMS = FIELD_SIZES[PROGRAM]
 
@@ -60,6 +61,9 @@ class Batch:
     summaries: Tensor  # (B, G) int64 chunk index of each summary slot, -1 empty
     summary_kind: Tensor  # (B, G) int64
     echoes: Tensor  # (N_steps, ECHOES, 8) int64, of the notes that the written chunks' steps write, chunk by chunk
+    habit_share: Tensor  # (N_steps, CONTEXTS) float32, of each step's decisions (habits.py)
+    habit_bucket: Tensor  # (N_steps, CONTEXTS) int64
+    habit_level: Tensor  # (N_steps, CONTEXTS) int64
     source: Tensor  # (B,) source of each chunk, for the validation table
 
 
@@ -163,7 +167,7 @@ class ChunkTransformer(nn.Module):
             keys, values = layer.cross.assemble(layout.gather(kv, memory_packing), layout.kinds)
             x = layer.cross(x, steps.packing, keys, values, layout.mask, cross_cos, cross_sin)
             x = layer.feed_forward(x)
-        return self._losses(x, steps)
+        return self._losses(x, steps, batch)
 
     def _embed_steps(self, steps: Steps, batch: Batch) -> Tensor:
         x = self.condition_vector(batch.conditions, batch.programs)[steps.packing.owner]
@@ -171,16 +175,23 @@ class ChunkTransformer(nn.Module):
         x = x + torch.where(step >= 2, self.note_vector(steps.previous), self.begin.weight[(step[:, 0] == 1).long()])
         return x + torch.where(step >= 1, self.onset_vector(steps.onset), 0.0) + self.echoes(batch.echoes)
 
-    def _losses(self, x: Tensor, steps: Steps) -> Tensor:
+    def _losses(self, x: Tensor, steps: Steps, batch: Batch) -> Tensor:
         states = self.heads.states(x)
         losses, chosen = [], None
-        for head in range(len(HEAD_ORDER)):
-            logits = self.heads.logits(head, states, chosen)
+        for head, name in enumerate(HEAD_ORDER):
+            of_field = slice(FIRST_CONTEXT[name], FIRST_CONTEXT[name] + len(HABITS[name]))
+            share, bucket, level = (
+                known[:, of_field] for known in (batch.habit_share, batch.habit_bucket, batch.habit_level)
+            )
             target = steps.targets[:, head]
-            losses.append(F.cross_entropy(logits.float(), target, ignore_index=-1, reduction="none"))
+            known = target >= 0
+            features = self.heads.features(head, states, chosen)
+            own, habit = self.heads.opinions(head, features, target.clamp(min=0), steps.onset[:, 0], share)
+            weight = self.heads.trust(head, features, bucket, level)  # (N, 1 + K) log
+            mixed = torch.logsumexp(weight + torch.cat([own[:, None], habit], 1), 1)
+            losses.append(torch.where(known, -mixed, 0.0))
             if head < len(HEAD_ORDER) - 1:
-                known = (target >= 0)[:, None]
-                added = self.heads.choose(head, target.clamp(min=0), None) * known
+                added = self.heads.choose(head, target.clamp(min=0), None) * known[:, None]
                 chosen = added if chosen is None else chosen + added
         return torch.stack(losses, 1)
 

@@ -19,6 +19,7 @@ from .config import MemoryConfig
 from .constraints import Grammar
 from .decoding import Memory, Task
 from .echoes import Listener
+from .habits import Habits
 from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
 from .returns import Span, chance_of_return, what_returns
 from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM, moved
@@ -108,6 +109,7 @@ class Planner:
         seconds = plan.bars.seconds
         self.chunks: list[KnownChunk] = []  # what lies before the next chunk
         self.heard = Listener()  # its notes
+        self.habits = Habits()  # the song's own: counting what was written, it would drift
         borders = backward_borders(seconds[: plan.before])
         spans = list(zip(borders[:-1], borders[1:], strict=True))
         if len(spans) > MAX_KNOWN_CHUNKS:
@@ -121,6 +123,11 @@ class Planner:
         self.following = [  # what lies after the last chunk
             self._encoded(plan.rows_after, int(first), int(last)) for first, last in itertools.pairwise(edges)
         ]
+        later = Habits()
+        for chunk in self.following:
+            for bar, *rest in chunk.rows.tolist():
+                later.hear((bar + chunk.first_bar, *rest))
+        self.habits.add(later)
         near = seconds[plan.before - 1 :: -1] if plan.before else seconds[end:]
         self.usual = chunk_bars(near[:MAX_CHUNK_BARS]) if len(near) else plan.new
         self.sizes = list(plan.sizes) or coming_chunks(seconds[plan.before : end], self.usual)
@@ -188,6 +195,7 @@ class Planner:
         self.chunks.append(chunk)
         for bar, *rest in chunk.rows.tolist():
             self.heard.hear((bar + chunk.first_bar, *rest))
+            self.habits.hear((bar + chunk.first_bar, *rest), count=of_song)
         keep = MAX_FULL_CHUNKS if of_song else self.memory.recent_chunks + 1
         alike = range(0 if of_song else self.song_chunks, len(self.chunks))
         for i in alike[:-keep]:
@@ -215,6 +223,7 @@ class Planner:
             programs=self.programs,
             grammar=self.plan.grammar,
             heard=self.heard,
+            habits=self.habits,
             fixed=thin(fixed),
             final=self.plan.final if self.plan.end == "ending" and last else None,
         )

@@ -233,7 +233,7 @@ class Renderer:
                 frames = min(frames, audible + round(_END_S * rate))
                 gain = self._levelling(meter.integrated_lufs(), peak)
                 spool.seek(0)
-                self._encode(spool, frames, gain, target)
+                self.encode(spool, frames, gain, target)
         except OSError as error:
             reason = error.strerror or str(error)
             raise BadInput(f"{target} cannot be written ({reason}); choose an existing folder with room.") from error
@@ -308,7 +308,7 @@ class Renderer:
             gain = 10 ** ((config.loudness_lufs - loudness_lufs) / 20)
         return min(gain, 10 ** (config.peak_dbfs / 20) / peak) if peak > 0 else gain
 
-    def _encode(self, spool: BinaryIO, frames: int, gain: float, target: Path) -> None:
+    def encode(self, spool: BinaryIO, frames: int, gain: float, target: Path) -> None:
         """Writes the first `frames` of the raw float `spool`, levelled and faded at the end, to `target`."""
         kind, subtype = FORMATS[target.suffix.lower()]
         part = target.with_name(f".{target.name}.{os.getpid()}.part")

@@ -23,6 +23,8 @@ from .grid import POSITIONS_PER_BEAT, BarGrid, TempoMap, bar_grid
 
 BAR, POSITION, MICRO, PROGRAM, INSTANCE, PITCH, DURATION, VELOCITY = range(8)
 FIELDS = ("bar", "position", "micro", "program", "instance", "pitch", "duration", "velocity")
+# In which a note's fields are decided; the last two are of the next note.
+HEAD_ORDER = (PROGRAM, INSTANCE, PITCH, DURATION, VELOCITY, MICRO, BAR, POSITION)
 
 MAX_CHUNK_BARS = 16
 MICROS_PER_POSITION = 8

@@ -28,10 +28,10 @@ from .checkpoint import save_model, write_whole
 from .config import Config, TrainConfig
 from .dataset import Dataset, Songs, collate, load_split, validation_windows
 from .errors import BadInput
-from .layers import HEAD_ORDER, Matrix
+from .layers import Matrix
 from .model import Batch, ChunkTransformer
 from .muon import Muon
-from .tokens import FIELDS
+from .tokens import FIELDS, HEAD_ORDER
 
 STATE_FILE, LOG_FILE, VALID_FILE = "train_state.safetensors", "train.csv", "valid.csv"
 LOG_EVERY = 20  # steps

@@ -18,6 +18,7 @@ from midiex.chunks import row_times
 from midiex.config import Config, load_config
 from midiex.dataset import WindowChunk
 from midiex.decoding import Memory
+from midiex.layers import TRUST_SCALE
 from midiex.model import NOTHING, Batch, ChunkTransformer
 from midiex.score import Song
 from midiex.tokens import BAR, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM
@@ -172,6 +173,8 @@ def lively_model(config: Config, seed: int = 0) -> ChunkTransformer:
         for name, weight in sorted(model.named_parameters()):
             owner = model.get_submodule(name.rpartition(".")[0])
             noise = torch.randn(weight.shape, generator=generator)
+            if name.startswith(("heads.bucket.", "heads.level.")):
+                noise /= TRUST_SCALE  # network and habits alike have a say
             if isinstance(owner, torch.nn.RMSNorm):
                 weight.copy_(1 + 0.2 * noise)
             elif isinstance(owner, torch.nn.Linear):
@@ -201,7 +204,9 @@ def model_batch(
     programs[:, [0, 40]] = 1
     full_index, full_kind = _slots(full)
     summary_index, summary_kind = _slots(summaries)
-    echoes = dataset.step_echoes(list(chunks), [i * bars for i in range(len(chunks))])
+    first_bars = [i * bars for i in range(len(chunks))]
+    echoes = dataset.step_echoes(list(chunks), first_bars)
+    habits = dataset.step_habits(list(chunks), first_bars)
     return Batch(
         rows=torch.from_numpy(np.concatenate(list(chunks)).astype(np.int64)),
         lengths=torch.tensor([len(rows) for rows in chunks]),
@@ -215,6 +220,9 @@ def model_batch(
         summaries=summary_index,
         summary_kind=summary_kind,
         echoes=torch.from_numpy(np.concatenate([echoes[i] for i in target])),
+        habit_share=torch.from_numpy(np.concatenate([habits[i].share for i in target])),
+        habit_bucket=torch.from_numpy(np.concatenate([habits[i].bucket for i in target])),
+        habit_level=torch.from_numpy(np.concatenate([habits[i].level for i in target])),
         source=torch.zeros(len(target), dtype=torch.int64),
     )
 

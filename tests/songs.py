@@ -14,9 +14,21 @@ from helpers import lively_model, tiny_config
 from midiex import tokens
 from midiex.checkpoint import save_model
 from midiex.config import Config, load_config
-from midiex.model import HEAD_ORDER, ChunkTransformer
+from midiex.habits import Habits, Told
+from midiex.model import ChunkTransformer
 from midiex.planner import Bars
-from midiex.tokens import BAR, DRUM_PITCH_OFFSET, DRUM_PROGRAM, FIELD_SIZES, MICRO_CENTER, POSITION, PROGRAM
+from midiex.tokens import (
+    BAR,
+    DRUM_PITCH_OFFSET,
+    DRUM_PROGRAM,
+    FIELD_SIZES,
+    HEAD_ORDER,
+    INSTANCE,
+    MICRO_CENTER,
+    PITCH,
+    POSITION,
+    PROGRAM,
+)
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMPTE_25 = -25 << 8 | 40  # 25 frames of 40 ticks: a tick is a millisecond
@@ -120,6 +132,19 @@ def rows_of(*notes: tuple[int, ...]) -> np.ndarray:
     return tokens.sort_rows(np.array(rows, np.int32).reshape(-1, len(FIELD_SIZES)))
 
 
+def told_of(heard: Habits, name: int, row: Sequence[int]) -> Told:
+    """The columns on which the next note's choice of a field depends: all that is chosen before it."""
+    if name in (BAR, POSITION):
+        return heard.behind(None if name == BAR else row[BAR])
+    chosen = HEAD_ORDER[: HEAD_ORDER.index(name)]
+    told = heard.coming(row[BAR], row[POSITION])
+    if PROGRAM in chosen:
+        told = told | {"program": row[PROGRAM]}
+    if INSTANCE in chosen:
+        told = heard.of_voice(row[PROGRAM], row[INSTANCE], told)
+    return told | {"pitch": row[PITCH]} if PITCH in chosen else told
+
+
 def bars_of_4_4(count: int, bar_s: float = 2.0) -> Bars:
     return Bars(np.full(count, 4.0), np.full(count, bar_s))
 
@@ -138,6 +163,14 @@ def talkative_model(config: Config | None = None, seed: int = 0) -> ChunkTransfo
         bar[-1] = -5.0
         position[:] = -0.2 * torch.arange(FIELD_SIZES[POSITION])
         position[0] = 3.0  # on the downbeat, so that chunks begin without a hole
+    return model
+
+
+def network_alone(model: ChunkTransformer) -> ChunkTransformer:
+    """The same model, from now on without any trust in what the song did so far."""
+    with torch.no_grad():
+        for gate in model.heads.gate:
+            gate.bias[0] = 1000.0  # all other log weights are so far below that they are nothing
     return model
 
 

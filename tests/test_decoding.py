@@ -9,19 +9,34 @@ import numpy as np
 import pytest
 import torch
 from helpers import lively_model, random_rows, tiny_config
-from songs import bars_of_4_4, programs_in, talkative_model
+from songs import bars_of_4_4, network_alone, programs_in, talkative_model, told_of
 
 from midiex import dataset
-from midiex.chunks import likeness_set, row_times
+from midiex.chunks import MAX_CHUNK_NOTES, likeness_set, row_times
 from midiex.config import GenerateConfig, MemoryConfig
 from midiex.constraints import Grammar
 from midiex.decoding import Candidate, Memory, Task, negative_log_likelihood, pick, write_chunk
-from midiex.model import HEAD_ORDER, NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch, ChunkTransformer
+from midiex.echoes import Listener
+from midiex.habits import CONTEXTS, FIRST_CONTEXT, HABITS, STAYS, SYMBOLS, Evidence, Habits
+from midiex.model import NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch, ChunkTransformer
+from midiex.occurrences import bucket_of
 from midiex.planner import Plan, Planner
-from midiex.tokens import BAR, DRUM_PROGRAM, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM, row_key
+from midiex.tokens import (
+    BAR,
+    DRUM_PROGRAM,
+    FIELD_SIZES,
+    HEAD_ORDER,
+    INSTANCE,
+    MICRO,
+    PITCH,
+    POSITION,
+    PROGRAM,
+    moved,
+    row_key,
+)
 
 SONG_BARS = 40  # of two seconds: ten chunks of four bars
-PLAIN = GenerateConfig(temperature=1, top_p=1, min_p=0, candidates=4)
+PLAIN = GenerateConfig(temperature=1, top_p=1, min_p=0, candidates=4, habits=0)
 DRAWS = 20_000
 Planned = tuple[ChunkTransformer, Task, Memory]
 
@@ -53,11 +68,10 @@ def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: 
         for r, b in zip([*known, rows], first_bars, strict=True)
     ]
     full, summaries = dataset.memory_slots(chunks, len(known), 0, planner.memory, None)
+    habits = steps_note_by_note(moved(rows, task.first_bar), Habits(task.habits), task.first_bar)
     times = []
     for chunk in chunks:
-        moved = chunk.rows.astype(np.int64)
-        moved[:, BAR] += chunk.first_bar
-        times.append(row_times(moved, planner.bars.beat_starts))
+        times.append(row_times(moved(chunk.rows, chunk.first_bar), planner.bars.beat_starts))
     batch = Batch(
         rows=torch.from_numpy(np.concatenate([c.rows for c in chunks]).astype(np.int64)),
         lengths=torch.tensor([len(c.rows) for c in chunks]),
@@ -71,10 +85,39 @@ def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: 
         summaries=torch.tensor([[i for i, _ in summaries]]),
         summary_kind=torch.tensor([[kind for _, kind in summaries]]),
         echoes=torch.from_numpy(dataset.step_echoes([c.rows for c in chunks], first_bars)[-1]),
+        habit_share=torch.from_numpy(habits.share),
+        habit_bucket=torch.from_numpy(habits.bucket),
+        habit_level=torch.from_numpy(habits.level),
         source=torch.zeros(1, dtype=torch.int64),
     )
     with torch.inference_mode():
         return model(batch).double().numpy()
+
+
+def steps_note_by_note(rows: np.ndarray, growing: Habits, first_bar: int) -> Evidence:
+    """`step_habits` of a chunk whose own notes are not counted."""
+    shape = (len(rows) + 1, CONTEXTS)
+    found = Evidence(np.zeros(shape, np.float32), *(np.zeros(shape, np.int64) for _ in range(2)))
+
+    def look(step: int, name: int, row: list[int], value: int) -> None:
+        told = told_of(growing, name, row)
+        for context, (symbols, start) in enumerate(growing.seen(name, told) if told else (), FIRST_CONTEXT[name]):
+            seen = sum(symbols.values())
+            found.share[step, context] = symbols.get((value - start) % SYMBOLS, 0) / max(1, seen)
+            found.bucket[step, context] = bucket_of(np.array(seen), np.array(len(symbols)))
+        contexts = slice(FIRST_CONTEXT[name], FIRST_CONTEXT[name] + len(HABITS[name]))
+        found.level[step, contexts] = growing.levels(name)
+
+    for number, row in enumerate(rows.tolist()):
+        if number:
+            look(number, BAR, row, int(row[BAR] == rows[number - 1, BAR]))
+        look(number, POSITION, row, row[POSITION])
+        for name in HEAD_ORDER[:-2]:
+            look(number + 1, name, row, row[name])
+        growing.hear(row, count=False)
+    if len(rows):
+        look(len(rows), BAR, rows[-1].tolist(), 1 - STAYS)
+    return found
 
 
 # ---- the cached steps ------------------------------------------------------------------------------------------------
@@ -103,23 +146,25 @@ def test_the_memory_is_laid_out_as_in_training(song: np.ndarray, monkeypatch: py
     assert set(kinds[0].tolist()) == {RECENT, RECENT + 1, RECALLED, OPENING, SUMMARY}
 
 
-@pytest.mark.parametrize("what", ["memory", "conditions", "programs", "first_bar"])
+@pytest.mark.parametrize("what", ["memory", "conditions", "programs", "first_bar", "heard", "habits"])
 def test_the_comparison_would_notice(what: str, song: np.ndarray) -> None:
     """Each thing a chunk depends on changes the likelihood by far more than the tolerance."""
     model = lively_model(tiny_config())
     planner, task, remembered = plan(model, song, MemoryConfig())
-    (candidate, *_) = write_chunk(model, remembered, task, PLAIN, np.random.default_rng(0))
+    other: dict[str, dict[str, object]] = {
+        "conditions": {"conditions": (task.conditions + 1) % 5},
+        "programs": {"programs": 1 - task.programs},
+        "first_bar": {"first_bar": task.first_bar + 1},
+        "heard": {"heard": Listener()},
+        "habits": {"habits": Habits()},
+    }
     if what == "memory":
-        planner.chunks[-1].rows = planner.chunks[-2].rows
-    else:
-        other = {
-            "conditions": {"conditions": (task.conditions + 1) % 5},
-            "programs": {"programs": 1 - task.programs},
-            "first_bar": {"first_bar": task.first_bar + 1},
-        }
-        task = replace(task, **other[what])  # type: ignore[arg-type]
-    losses = teacher_forced(model, planner, task, candidate.rows)
-    assert abs(losses.sum() / len(candidate.rows) - candidate.nll) > 1e-3
+        _, _, remembered = plan(model, song[::2], MemoryConfig())
+    changed = replace(task, **other.get(what, {}))  # type: ignore[arg-type]
+    candidates = write_chunk(model, remembered, changed, PLAIN, np.random.default_rng(0))
+    finished = [c for c in candidates if c.finished]
+    totals = [teacher_forced(model, planner, task, c.rows).sum() / len(c.rows) for c in finished]
+    assert max(abs(total - c.nll) for total, c in zip(totals, finished, strict=True)) > 1e-2
 
 
 # ---- writing a chunk -------------------------------------------------------------------------------------------------
@@ -132,9 +177,11 @@ def planned(song: np.ndarray) -> Planned:
     return model, task, memory
 
 
-def written(planned: Planned, seed: int, config: GenerateConfig = PLAIN) -> list[Candidate]:
+def written(
+    planned: Planned, seed: int, config: GenerateConfig = PLAIN, most_notes: int = MAX_CHUNK_NOTES
+) -> list[Candidate]:
     model, task, memory = planned
-    return write_chunk(model, memory, task, config, np.random.default_rng(seed))
+    return write_chunk(model, memory, task, config, np.random.default_rng(seed), most_notes)
 
 
 def same(a: list[Candidate], b: list[Candidate]) -> bool:
@@ -190,9 +237,11 @@ def test_rows_keep_to_the_groove(planned: Planned) -> None:
 
 
 def test_near_temperature_0_all_candidates_are_the_likeliest(planned: Planned) -> None:
-    candidates = written(planned, 1, replace(PLAIN, temperature=1e-7))
+    """By a network alone: of values that the song had equally often none is the likeliest."""
+    alone, cold = (network_alone(talkative_model()), *planned[1:]), replace(PLAIN, temperature=1e-7)
+    candidates = written(alone, 1, cold, most_notes=40)
     assert len({c.rows.tobytes() for c in candidates}) == 1
-    assert same(candidates, written(planned, 2, replace(PLAIN, temperature=1e-7)))
+    assert same(candidates, written(alone, 2, cold, most_notes=40))
 
 
 # ---- among rows that stand already -----------------------------------------------------------------------------------
@@ -268,7 +317,7 @@ def test_the_network_is_fed_fixed_rows_and_only_free_decisions_count(make, song:
 
 def test_where_the_model_expects_a_standing_voice_no_free_one_must_play(song: np.ndarray) -> None:
     config = tiny_config()
-    model = talkative_model(config)
+    model = network_alone(talkative_model(config))
     _, task, remembered = plan(model, song, config.memory)
     task = among(task, song[song[:, BAR] < 4])
     standing = sorted({program for program, _ in STANDING})
@@ -292,7 +341,7 @@ def test_the_note_limit_leaves_room_for_fixed_rows(planned: Planned, fixed_task:
 
 
 def biased(head: int, favourite: int) -> ChunkTransformer:
-    model = talkative_model()
+    model = network_alone(talkative_model())
     with torch.no_grad():
         model.heads.out[HEAD_ORDER.index(head)].bias[favourite] += 50
     return model

@@ -11,7 +11,7 @@ import torch
 from helpers import lively_model, random_rows, tiny_config, window_chunks
 from hypothesis import given
 from hypothesis import strategies as st
-from songs import rows_of
+from songs import network_alone, rows_of
 
 from midiex import dataset, metrics
 from midiex.config import Config
@@ -19,13 +19,14 @@ from midiex.dataset import Window, WindowChunk, collate
 from midiex.evaluation import likelihood
 from midiex.evaluation.excerpts import Excerpt
 from midiex.evaluation.likelihood import FOILS, Question, choose, disguised, nll, questions
-from midiex.layers import HEAD_ORDER, HEAD_SIZES
+from midiex.layers import HEAD_SIZES
 from midiex.model import ChunkTransformer
 from midiex.tokens import (
     BAR,
     DRUM_PROGRAM,
     DURATION,
     DURATIONS,
+    HEAD_ORDER,
     INSTANCE,
     PITCH,
     POSITION,
@@ -93,7 +94,7 @@ def test_nats_are_the_networks_own_chunk_by_chunk(model: ChunkTransformer, confi
 
 def test_an_undecided_network_needs_the_logarithm_of_every_choice(config: Config) -> None:
     """So every note has each of its fields counted once, and every chunk its end."""
-    model = lively_model(config)
+    model = network_alone(lively_model(config))
     with torch.no_grad():
         for weight in model.heads.out.parameters():
             weight.zero_()
@@ -323,14 +324,17 @@ def some_questions() -> list[Question]:
 
 
 def test_an_options_cost_is_its_own_losses_by_its_notes(model: ChunkTransformer, config: Config) -> None:
-    """Each as the last of all chunks: what is left out to save time changes nothing."""
+    """Each as the last of all chunks, and beside that as a song's first: what is left out to save time changes
+    nothing."""
     for question in some_questions():
-        costs = choose(model, config, question)
-        assert costs.shape == (1 + FOILS,)
-        for cost, option in zip(costs, question.options, strict=True):
+        costs, more = choose(model, config, question)
+        assert costs.shape == more.shape == (1 + FOILS,)
+        for cost, difference, option in zip(costs, more, question.options, strict=True):
             chunks = [*question.window.chunks[:-1], option]
             by_hand = losses_of_last(model, config, chunks, question.window.extras).sum() / len(option.rows)
             assert cost == pytest.approx(by_hand, rel=1e-5)
+            alone = losses_of_last(model, config, [option], 0).sum() / len(option.rows)
+            assert cost - difference == pytest.approx(alone, rel=1e-5)
 
 
 def test_a_network_that_knows_the_song_chooses_it() -> None:
@@ -338,8 +342,8 @@ def test_a_network_that_knows_the_song_chooses_it() -> None:
     config = tiny_config(lr=0.01, warmup_steps=0, max_notes=10**9)
     songs = [tune(k, up=2 * k) for k in range(4)]
     asked = questions(windows_of(songs[:1]), songs, [], 3, 0)
-    model = ChunkTransformer(config)
-    untaught = np.array([choose(model.eval(), config, question) for question in asked])
+    model = network_alone(ChunkTransformer(config))
+    untaught = np.array([choose(model.eval(), config, question)[0] for question in asked])
     run = Run(model, config.train)
     model.train()
     for step in range(40):
@@ -348,7 +352,18 @@ def test_a_network_that_knows_the_song_chooses_it() -> None:
             np.random.default_rng(step),
         )  # fmt: skip
         run.step_on(model, [collate([shown], config.memory, 0.0, None)], 1)
-    taught = np.array([choose(model.eval(), config, question) for question in asked])
+    taught = np.array([choose(model.eval(), config, question)[0] for question in asked])
     assert np.ptp(untaught, axis=1).max() < 0.2 * untaught.mean()  # it had no opinion
     assert len(asked) == 3 and (taught.argmin(1) == 0).all()
     assert (taught[:, 0] < 0.5 * taught[:, 1:].min(1)).all()
+
+
+def test_a_songs_habits_alone_choose_it() -> None:
+    """A network that learnt nothing yet counts what the song did: the chunk that repeats it costs least by far."""
+    torch.manual_seed(0)
+    config, songs = tiny_config(), [tune(k, up=2 * k) for k in range(4)]
+    model = ChunkTransformer(config).eval()
+    asked = questions(windows_of(songs), songs, [], 1, 0)
+    costs, more = np.array([choose(model, config, question) for question in asked]).swapaxes(0, 1)
+    assert len(asked) == 4 and (costs[:, 0] < 0.5 * costs[:, 1:].min(1)).all()
+    assert (more[:, 0] < more[:, 1:].min(1) - 1).all()  # nor would it be as cheap at a song's beginning

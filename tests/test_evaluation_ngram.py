@@ -22,8 +22,7 @@ from midiex.evaluation.ngram.contexts import ADAPTIVE, SIZES, STATIC
 from midiex.evaluation.ngram.counting import Table
 from midiex.evaluation.ngram.decisions import Music, decisions
 from midiex.evaluation.ngram.writing import Writer
-from midiex.layers import HEAD_ORDER
-from midiex.tokens import BAR, FIELD_SIZES, INSTANCE, MICRO, MICRO_CENTER, PITCH, POSITION, PROGRAM
+from midiex.tokens import BAR, FIELD_SIZES, HEAD_ORDER, INSTANCE, MICRO, MICRO_CENTER, PITCH, POSITION, PROGRAM
 
 BARS, CHUNK_BARS = 16, 4
 TUNE = (60, 64, 67, 72, 71, 67, 65, 62)

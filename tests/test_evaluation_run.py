@@ -26,9 +26,8 @@ from midiex.evaluation.excerpts import Example, Excerpt, example, whole
 from midiex.evaluation.run import Scope, evaluate, songs_of
 from midiex.evaluation.work import Job, JudgedLong
 from midiex.extend import Model, Passage
-from midiex.layers import HEAD_ORDER
 from midiex.prepare import prepare
-from midiex.tokens import BAR, FIELDS, PITCH, POSITION, sort_rows
+from midiex.tokens import BAR, FIELDS, HEAD_ORDER, PITCH, POSITION, sort_rows
 
 BARS, BPM = 36, 60  # four seconds a bar: a song of 144 s is long enough for all that is measured
 BAND, PIANO = (0, 32, -1), (0,)

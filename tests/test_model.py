@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import lively_model, model_batch, random_rows, tiny_config, window_chunks
+from songs import network_alone, rows_of
 from torch import Tensor, nn
 
 import midiex
 from midiex import dataset
 from midiex.config import Config, MemoryConfig, load_config
-from midiex.layers import END, HEAD_ORDER, HEAD_SIZES, CrossAttention, Packing, rotate
+from midiex.habits import FIRST_CONTEXT, HABITS, LEVELS
+from midiex.layers import END, HEAD_SIZES, CrossAttention, Packing, rotate
 from midiex.model import (
     AFTER,
     NOTHING,
@@ -28,7 +30,20 @@ from midiex.model import (
     MemoryLayout,
     Steps,
 )
-from midiex.tokens import BAR, DURATION, FIELD_SIZES, FIELDS, INSTANCE, MICRO, PITCH, POSITION, PROGRAM, VELOCITY
+from midiex.occurrences import BUCKETS
+from midiex.tokens import (
+    BAR,
+    DURATION,
+    FIELD_SIZES,
+    FIELDS,
+    HEAD_ORDER,
+    INSTANCE,
+    MICRO,
+    PITCH,
+    POSITION,
+    PROGRAM,
+    VELOCITY,
+)
 
 N_NOTES = 12
 OF_THIS_NOTE = tuple(f for f in range(8) if f not in (BAR, POSITION))
@@ -92,7 +107,7 @@ def test_head_sizes_are_the_fields_and_one_end() -> None:
 
 def test_a_fresh_model_is_close_to_even_odds(chunks: list[np.ndarray]) -> None:
     torch.manual_seed(0)
-    per_note = losses(ChunkTransformer(tiny_config()).eval(), standard_batch(chunks))[0][1:-1].mean(0)
+    per_note = losses(network_alone(ChunkTransformer(tiny_config())).eval(), standard_batch(chunks))[0][1:-1].mean(0)
     torch.testing.assert_close(per_note, torch.tensor(HEAD_SIZES).log(), rtol=0.1, atol=0.1)
 
 
@@ -174,7 +189,21 @@ def test_the_chunk_being_written_is_not_in_its_own_memory(model: ChunkTransforme
     assert same(before[:9], after[:9]) and not same(before[9], after[9])
 
 
-@pytest.mark.parametrize("what", ["full_kind", "summary_kind", "conditions", "programs", "starts", "times"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "full_kind",
+        "summary_kind",
+        "conditions",
+        "programs",
+        "starts",
+        "times",
+        "echoes",
+        "habit_share",
+        "habit_bucket",
+        "habit_level",
+    ],
+)
 def test_every_part_of_a_batch_is_heard(model: ChunkTransformer, chunks: list[np.ndarray], what: str) -> None:
     before = losses(model, standard_batch(chunks))[1]
     batch = standard_batch(chunks)
@@ -189,6 +218,14 @@ def test_every_part_of_a_batch_is_heard(model: ChunkTransformer, chunks: list[np
         value[1, 60] = 1
     elif what == "starts":
         value[0] += 1.3  # of chunk 0, in memory as a summary
+    elif what == "echoes":
+        value[N_NOTES + 1 :] = value[N_NOTES + 1 :].flip(0)
+    elif what == "habit_share":
+        value[:] = 1 - value
+    elif what == "habit_bucket":
+        value[value > 0] += 1
+    elif what == "habit_level":
+        value[:] = LEVELS - 1 - value
     else:
         value[len(chunks[0]) + len(chunks[1])] += 0.7
     assert not same(before, losses(model, batch)[1])
@@ -234,6 +271,102 @@ def test_turning_keeps_lengths_and_knows_differences_only() -> None:
     shifted = (turned(query, angles[0] + angles[2]) * turned(key, angles[1] + angles[2])).sum()
     torch.testing.assert_close(plain, shifted)
     assert not torch.allclose(plain, (query * key).sum())
+
+
+# ---- the song's habits ----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", range(8), ids=[FIELDS[name] for name in HEAD_ORDER])
+def test_trust_is_shared_among_the_network_and_the_contexts_met(model: ChunkTransformer, head: int) -> None:
+    generator = torch.Generator().manual_seed(head)
+    features = torch.randn(40, model.heads.width, generator=generator)
+    bucket = torch.randint(0, BUCKETS, (40, len(HABITS[HEAD_ORDER[head]])), generator=generator)
+    bucket[torch.rand(bucket.shape, generator=generator) < 0.3] = 0
+    bucket[0] = 0
+    level = torch.randint(0, LEVELS, bucket.shape, generator=generator)
+    trust = model.heads.trust(head, features, bucket, level).exp()
+    torch.testing.assert_close(trust.sum(1), torch.ones(40))
+    assert ((trust[:, 1:] > 0) == (bucket > 0)).all() and (trust[:, 0] > 0).all()
+    assert trust[0, 0] == 1  # where nothing is known of the song the network decides
+    more = torch.where(bucket > 0, (bucket + 1) % BUCKETS, 0)
+    for other in ((-features, bucket, level), (features, more, level), (features, bucket, LEVELS - 1 - level)):
+        assert not same(trust, model.heads.trust(head, *other).exp())
+
+
+def test_contexts_that_were_never_met_say_nothing(model: ChunkTransformer, chunks: list[np.ndarray]) -> None:
+    batch = standard_batch(chunks)
+    unmet = batch.habit_bucket == 0
+    assert unmet.any() and not unmet.all()
+    betrayed = replace(batch, habit_share=torch.where(unmet, 1.0, batch.habit_share))
+    assert torch.equal(model(batch), model(betrayed))
+
+
+def test_a_network_alone_is_one_that_knows_no_song(config: Config, chunks: list[np.ndarray]) -> None:
+    batch = standard_batch(chunks)
+    without = replace(batch, habit_bucket=torch.zeros_like(batch.habit_bucket))
+    model = lively_model(config)
+    expected = model(without)
+    assert not same(expected, model(batch))
+    torch.testing.assert_close(network_alone(model)(batch), expected)
+
+
+def test_with_all_trust_in_habits_a_decision_costs_the_logarithm_of_their_share(
+    config: Config, chunks: list[np.ndarray]
+) -> None:
+    model = ChunkTransformer(config)  # a fresh one trusts all contexts alike
+    with torch.no_grad():
+        for gate in model.heads.gate:
+            gate.bias[0] = -1000.0
+    batch = standard_batch(chunks)
+    known = torch.ones_like(batch.habit_bucket)
+    share = torch.full_like(batch.habit_share, 0.25)
+    share[:, ::2] = 0.75
+    cost = losses(model, replace(batch, habit_share=share, habit_bucket=known))[0]
+    for head, name in enumerate(HEAD_ORDER):
+        if name != BAR:  # of which habits tell but part
+            expected = -share[0, FIRST_CONTEXT[name] :][: len(HABITS[name])].mean().log()
+            torch.testing.assert_close(cost[1:-1, head], expected.expand(N_NOTES - 1))
+
+
+def test_of_bars_habits_tell_only_whether_the_next_note_is_in_another(config: Config) -> None:
+    """To which other bar it goes, or that it ends, the network says among those: here it finds all of them alike."""
+    rows = rows_of((0, 0, 0, 60), (0, 12, 0, 62), (2, 0, 0, 64))
+    batch = model_batch([rows], [0], [[]], [[]])
+    model = ChunkTransformer(config)
+    with torch.no_grad():
+        model.heads.gate[HEAD_ORDER.index(BAR)].bias[0] = -1000.0
+        for weight in model.heads.out.parameters():
+            weight.zero_()
+    batch = replace(
+        batch, habit_share=torch.full_like(batch.habit_share, 0.25), habit_bucket=torch.ones_like(batch.habit_bucket)
+    )
+    cost = losses(model, batch)[0][:, HEAD_ORDER.index(BAR)]
+    others = FIELD_SIZES[BAR]  # all bars but this one, and the end
+    torch.testing.assert_close(cost[1:], -torch.tensor([0.25, 0.25 / others, 0.25 / others]).log())
+
+
+def test_gates_learn_to_trust_a_song_that_repeats_itself() -> None:
+    """Nothing else learns; and songs are foreseen by what they did that the gates have never seen."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    model = ChunkTransformer(tiny_config())
+
+    def song() -> Batch:
+        rows = random_rows(rng, 15, bars=4)
+        return model_batch([rows] * 3, [1, 2], [[(0, RECENT)], [(1, RECENT)]], [[], [(0, OPENING)]])
+
+    asked = song()
+    unknown = replace(asked, habit_bucket=torch.zeros_like(asked.habit_bucket))
+    untaught = float(model(asked).detach().sum())
+    gates = [model.heads.gate, model.heads.bucket, model.heads.level]
+    optimizer = torch.optim.Adam([weight for gate in gates for weight in gate.parameters()], lr=0.03)
+    for _ in range(30):
+        optimizer.zero_grad()
+        model(song()).mean().backward()
+        optimizer.step()
+    taught, without = (float(model(batch).detach().sum()) for batch in (asked, unknown))
+    assert taught < 0.5 * untaught and taught < 0.1 * without
 
 
 # ---- encoder and memory ---------------------------------------------------------------------------------------------
@@ -346,10 +479,14 @@ def test_gradients_of_packing_are_right() -> None:
 
 def test_every_parameter_gets_a_gradient(config: Config, chunks: list[np.ndarray]) -> None:
     model = lively_model(config)
-    model(standard_batch(chunks)).sum().backward()
+    model(standard_batch([chunks[4]] * 5)).sum().backward()  # a song that repeats itself: every context is met again
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
+    heads = model.heads
+    for field, gate, bucket, level in zip(HEAD_ORDER, heads.gate, heads.bucket, heads.level, strict=True):
+        for rows in (gate.weight.grad, bucket.weight.grad.view(-1, BUCKETS), level.weight.grad.view(-1, LEVELS)):
+            assert (rows.abs().sum(1) > 0).all(), FIELDS[field]  # of each context; of the gate also the network's own
 
 
 def test_gradients_agree_with_finite_differences(config: Config, chunks: list[np.ndarray]) -> None:

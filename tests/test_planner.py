@@ -19,6 +19,8 @@ from midiex.conditions import BARS, DENSITY, LEFT, LOUDNESS, METER, REGISTER, TE
 from midiex.config import MemoryConfig
 from midiex.constraints import Grammar
 from midiex.decoding import Memory, Task
+from midiex.echoes import Listener
+from midiex.habits import Habits
 from midiex.model import AFTER, OPENING, RECALLED, RECENT, ChunkTransformer
 from midiex.planner import (
     MAX_FOLLOWING_CHUNKS,
@@ -30,7 +32,7 @@ from midiex.planner import (
     backward_borders,
     coming_chunks,
 )
-from midiex.tokens import BAR, PROGRAM, VELOCITY
+from midiex.tokens import BAR, PROGRAM, VELOCITY, moved
 
 CHUNK = 4  # bars of two seconds make a chunk
 LENGTHS_S = st.lists(st.floats(0.3, 9), min_size=1, max_size=60).map(np.array)
@@ -226,6 +228,31 @@ def test_a_song_longer_than_is_read_keeps_its_opening_and_its_latest_chunks(mode
     assert all(chunk.rows[:, BAR].max(initial=0) < CHUNK for chunk in planner.chunks)
     go_on(planner)
     assert planner.next_task() is None
+
+
+@pytest.mark.parametrize("chunks", [(3, 4, 0), (2, 2, 2), (0, 2, 1)])
+def test_habits_are_the_songs_own(chunks: tuple[int, int, int], model: ChunkTransformer) -> None:
+    """What follows the new music is counted, what is new is only what comes before; echoes are of all notes so far."""
+    planner = Planner(model, MemoryConfig(), inside_plan(chunks))
+    tasks = 0
+
+    def look(task: Task, _: Memory) -> None:
+        nonlocal tasks
+        tasks += 1
+        heard, habits, later = Listener(), Habits(), Habits()
+        for number, chunk in enumerate(planner.chunks):
+            for row in moved(chunk.rows, chunk.first_bar):
+                heard.hear(row)
+                habits.hear(row, count=number < planner.song_chunks)
+        for chunk in planner.following:
+            for row in moved(chunk.rows, chunk.first_bar):
+                later.hear(row)
+        habits.add(later)
+        assert vars(task.habits) == vars(habits)
+        assert task.heard.notes == heard.notes and task.heard.before is None
+
+    go_on(planner, look)
+    assert tasks == chunks[1]
 
 
 # ---- what follows ----------------------------------------------------------------------------------------------------

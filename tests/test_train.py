@@ -27,10 +27,9 @@ from midiex.checkpoint import CONFIG_FILE, MODEL_FILE, load_model, save_model
 from midiex.config import Config, MemoryConfig, TrainConfig
 from midiex.dataset import Dataset, load_split
 from midiex.errors import BadInput
-from midiex.layers import HEAD_ORDER
 from midiex.model import Batch, ChunkTransformer
 from midiex.prepare import prepare
-from midiex.tokens import FIELDS
+from midiex.tokens import FIELDS, HEAD_ORDER
 from midiex.train import LOG_FILE, STATE_FILE, VALID_FILE, Progress, Run, train, validate
 
 CPU = torch.device("cpu")

@@ -106,14 +106,20 @@ def _foils(
 
 
 @torch.inference_mode()
-def choose(network: ChunkTransformer, config: Config, question: Question) -> np.ndarray:
-    """NLL a note of each option as the next chunk, shape (1 + FOILS,): the network's choice is the lowest."""
-    costs = []
+def choose(network: ChunkTransformer, config: Config, question: Question) -> tuple[np.ndarray, np.ndarray]:
+    """NLL a note of each option as the next chunk, (1 + FOILS,), and that less what it is at a song's beginning: the
+    first chooses what is likely, simple music above all; the second what the music before makes likely."""
+    costs: list[float] = []
+    alone: list[float] = []
     for option in question.options:
-        asked = replace(question.window, chunks=[*question.window.chunks[:-1], option])
-        losses = network(_last_target(collate([asked], config.memory, 0.0, None)))
-        costs.append(float(losses.double().sum()) / len(option.rows))
-    return np.array(costs)
+        for chunks, extras, found in (
+            ([*question.window.chunks[:-1], option], question.window.extras, costs),
+            ([option], 0, alone),
+        ):
+            asked = replace(question.window, chunks=chunks, extras=extras)
+            losses = network(_last_target(collate([asked], config.memory, 0.0, None)))
+            found.append(float(losses.double().sum()) / len(option.rows))
+    return np.array(costs), np.array(costs) - np.array(alone)
 
 
 def disguised(rows: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -168,4 +174,5 @@ def _last_target(batch: Batch) -> Batch:
     per_target = ("target", "conditions", "programs", "full", "full_kind", "summaries", "summary_kind", "source")
     steps = int(batch.lengths[batch.target[-1]]) + 1
     last = {name: getattr(batch, name)[-1:] for name in per_target}
-    return replace(batch, **last, echoes=batch.echoes[-steps:])
+    last |= {name: getattr(batch, name)[-steps:] for name in ("echoes", "habit_share", "habit_bucket", "habit_level")}
+    return replace(batch, **last)

@@ -203,8 +203,10 @@ SECTIONS = (
         (Measure("nll", "nats a note"),), (Measure("nll_(.*)", "of them for {}"),), picture="quality_nll.png"),
     Section("Choosing the true next chunk",
         "How often the model finds the chunk that really follows likelier than three of other songs, put into its key "
-        "and on its instruments. Higher is better; blind choice gives {chance}.",
-        "no chunk had three fitting foils", (Measure("choice", "choice among four", HIGH, of="questions"),)),
+        "and on its instruments. Simple chunks are likely anywhere; the second figure therefore takes from each "
+        "chunk's likelihood what it is at a song's beginning. Higher is better; blind choice gives {chance}.",
+        "no chunk had three fitting foils", (Measure("choice", "choice among four", HIGH, of="questions"),
+         Measure("recognised", "the same, by what the music before adds", HIGH, of="questions"))),
     Section("Nearness to the song's own continuation",
         "After {prompt_s} s of a song each writer goes on for {next_s} s, which is laid over what the song itself does "
         "there, feature by feature. The share of the ceiling is that overlapped area by *real*'s, which is the song's "

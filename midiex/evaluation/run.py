@@ -227,6 +227,7 @@ def _foreseen_figures(foreseen: Sequence[Foreseen]) -> dict[str, Any]:
         })  # fmt: skip
     found["nll"]["notes"] = {f.source: int(sum(f.notes)) for f in foreseen}
     found["choice"] = _figure({"ours": {f.source: f.chosen for f in foreseen}})
+    found["recognised"] = _figure({"ours": {f.source: f.recognised for f in foreseen}})
     return found
 
 

@@ -16,8 +16,7 @@ import torch
 from .. import score
 from ..errors import MidiexError
 from ..extend import Model, load
-from ..layers import HEAD_ORDER
-from ..tokens import FIELDS
+from ..tokens import FIELDS, HEAD_ORDER
 from . import distance, form, likelihood, mood, seam, staying, writers
 from .excerpts import CONTINUATION_S, Example, Excerpt, example, whole
 from .ngram import NGram
@@ -183,12 +182,14 @@ def _overlap(truth: Excerpt, music: Excerpt) -> float:
 
 @dataclass(frozen=True)
 class Foreseen:
-    """Of one source: nats by field (8,) a song for each writer, its notes, and how often the true chunk was chosen."""
+    """Of one source: nats by field (8,) a song for each writer, its notes, and of each question whether the true chunk
+    was found likeliest, and whether it was the one that the music before made likelier by most."""
 
     source: str
     nats: dict[str, list[np.ndarray]]
     notes: list[int]
     chosen: list[float]
+    recognised: list[float]
 
 
 def foresee(task: tuple[str, Sequence[Path], Sequence[Path], int]) -> Foreseen:
@@ -211,8 +212,9 @@ def foresee(task: tuple[str, Sequence[Path], Sequence[Path], int]) -> Foreseen:
     others = [music for path in other_paths if (music := _whole(path)) is not None]
     windows = [w for _, w in cut]
     asked = likelihood.questions(windows, [music for music, _ in cut], others, QUESTIONS, seed)
-    chosen = [float(likelihood.choose(model.network, model.config, q).argmin() == 0) for q in asked]
-    return Foreseen(source, nats, [likelihood.notes_of(w) for w in windows], chosen)
+    found = [likelihood.choose(model.network, model.config, q) for q in asked]
+    chosen, recognised = ([float(both[k].argmin() == 0) for both in found] for k in (0, 1))
+    return Foreseen(source, nats, [likelihood.notes_of(w) for w in windows], chosen, recognised)
 
 
 def _whole(path: Path) -> Excerpt | None:

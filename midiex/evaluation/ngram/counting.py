@@ -12,11 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...occurrences import BUCKETS, TYPE_BUCKETS, bucket_of, changes, so_far
 from .contexts import ADAPTIVE, SIZES, STATIC, SYMBOLS, columns_of, hashed, reference
 from .decisions import Decisions
-from .surroundings import changes, run_start
-
-TYPE_BUCKETS, BUCKETS = 6, 96
 
 _EM_STEPS = 25
 _LOW_BYTE = np.uint64(SYMBOLS - 1)
@@ -80,35 +78,7 @@ class Table:
         return np.searchsorted(self.pairs, contexts), np.searchsorted(self.pairs, contexts | _LOW_BYTE, side="right")
 
 
-def so_far(contexts: np.ndarray, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As Table.look_up, but counted in the decisions before each."""
-    times = _rank(contexts | symbols)[0]
-    seen, order, start = _rank(contexts)
-    new = (times == 0)[order]
-    before = np.cumsum(new) - new  # values that were new before, in this context and in those sorted before it
-    kinds = np.empty_like(before)
-    kinds[order] = before - before[start]
-    return seen, kinds, times
-
-
-def _rank(key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many earlier elements have the same key; the order that sorts keys; where in it each one's equals begin."""
-    order = np.argsort(key, kind="stable")
-    start = run_start(key[order])
-    rank = np.empty_like(start)
-    rank[order] = np.arange(len(order)) - start
-    return rank, order, start
-
-
 # ---- mixing ---------------------------------------------------------------------------------------------------------
-
-
-def bucket_of(seen: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """The bucket of a context seen so often and with so many values. Contexts of one bucket are trusted alike; the
-    first TYPE_BUCKETS are those never seen."""
-    size = np.minimum(np.ceil(np.log2(np.maximum(seen, 1))).astype(np.int64) + 1, BUCKETS // TYPE_BUCKETS - 1)
-    variety = np.minimum(np.ceil(np.log2(np.maximum(kinds, 1))).astype(np.int64), TYPE_BUCKETS - 1)
-    return np.where(seen == 0, 0, size * TYPE_BUCKETS + variety)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...chunks import chunk_starts, cut
+from ...occurrences import NONE, at, changes
 from ...tokens import BAR, FIELD_SIZES, POSITION
 from .contexts import FIELD_OF, SIZES
-from .surroundings import NONE, Columns, Surroundings, at, changes
+from .surroundings import Columns, Surroundings
 
 Chunks = Sequence[tuple[np.ndarray, int]]  # rows (n, 8) and bars of consecutive chunks
 

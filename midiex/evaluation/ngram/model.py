@@ -16,8 +16,7 @@ from safetensors.numpy import save_file
 from ...chunks import chunk_starts
 from ...dataset import Songs
 from ...errors import BadInput
-from ...layers import HEAD_ORDER
-from ...tokens import BAR, FIELD_SIZES, MICRO_PER_BEAT, MICROS_PER_POSITION, POSITION
+from ...tokens import BAR, FIELD_SIZES, HEAD_ORDER, MICRO_PER_BEAT, MICROS_PER_POSITION, POSITION
 from ..excerpts import Excerpt
 from . import training
 from .contexts import FIELD_OF, STATIC, fingerprint

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...grid import POSITIONS_PER_BEAT
+from ...occurrences import NONE, at, changes, latest_alike, run_start
 from ...tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -26,7 +27,6 @@ from ...tokens import (
 
 Columns = dict[str, np.ndarray]
 
-NONE = -1  # no such note
 NO_PITCH = 999  # the same among intervals
 
 _BARS, _POSITIONS, _VOICES = 1 << 20, 128, FIELD_SIZES[PROGRAM] * MAX_INSTANCES  # more than any song has
@@ -35,30 +35,6 @@ _KEY_NOTES = 96  # how many notes back the key is felt
 _SCALE = np.array([5, 0, 3, 0, 4, 3, 0, 4, 0, 3, 0, 3])  # how much a pitch class speaks for the major key of the first
 _KEYS = np.stack([np.roll(_SCALE, key) for key in range(12)], 1)  # (pitch classes, keys)
 _ENDINGS = (("d", DURATION), ("e", VELOCITY), ("m", MICRO))
-
-
-def at(values: np.ndarray, index: np.ndarray, none: int = NONE) -> np.ndarray:
-    """values[index], and `none` where there is no such note."""
-    return np.where(index >= 0, values[index], none)
-
-
-def changes(key: np.ndarray) -> np.ndarray:
-    """True where another value begins."""
-    return np.append(True, key[1:] != key[:-1])[: len(key)]
-
-
-def run_start(key: np.ndarray) -> np.ndarray:
-    """Index at which each element's run of equal values begins."""
-    return np.maximum.accumulate(np.where(changes(key), np.arange(len(key)), 0))
-
-
-def _previous(key: np.ndarray) -> np.ndarray:
-    """Index of the latest earlier element with the same key, NONE where there is none."""
-    order = np.argsort(key, kind="stable")
-    found = np.full(len(key), NONE)
-    again = key[order[1:]] == key[order[:-1]]
-    found[order[1:][again]] = order[:-1][again]
-    return found
 
 
 class Surroundings:
@@ -84,7 +60,7 @@ class Surroundings:
         self.before = [np.where(index - j >= self.song_start, index - j, NONE) for j in (1, 2, 3, 4)]
         self.same = (self.before[0] >= 0) & (self.onset_start < index)
         place = ((song * _POSITIONS + self.position) * _VOICES + self.voice) * _CHORD_NOTES
-        self.lag = _previous(place + np.minimum(self.number, _CHORD_NOTES - 1))
+        self.lag = latest_alike(place + np.minimum(self.number, _CHORD_NOTES - 1))
         self.next = np.where(self.lag >= 0, self.lag + 1, NONE)  # of the same song: the note itself at the latest
         self.hit = np.where(self.lag < 0, 2, at(self.pitch, self.lag) == self.pitch)
 
@@ -100,7 +76,7 @@ class Surroundings:
     def notes(self) -> Columns:
         """What is known when the voice is; pitch, duration, hit and drump only where their own notes' pitch is."""
         rows, r1 = self.rows, self.before[0]
-        v1 = _previous(self.song * _VOICES + self.voice)
+        v1 = latest_alike(self.song * _VOICES + self.voice)
         pitched = ~self.drum
         ref = np.where(pitched & (v1 >= 0), at(self.pitch, v1), 0)
 
@@ -182,7 +158,7 @@ class Surroundings:
         i1 = np.where(song_begins, NONE, way(onsets - 1, onsets))
         i2 = np.where(song_begins, NONE, i1[onsets - 1])
         i3 = np.where(song_begins, NONE, i2[onsets - 1])
-        lag = _previous(self.song[first] * _POSITIONS + position)
+        lag = latest_alike(self.song[first] * _POSITIONS + position)
         after_lag = np.where(lag >= 0, way(lag, np.minimum(lag + 1, onsets)), NONE)
         return {
             "m1": np.where(song_begins, 0, np.minimum(size[onsets - 1], 15))[group],

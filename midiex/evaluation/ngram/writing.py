@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...chunks import MAX_CHUNK_NOTES
+from ...occurrences import NONE
 from ...tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -30,7 +31,7 @@ from ..excerpts import Excerpt
 from .contexts import ADAPTIVE, SIZES, STATIC, hashed, reference
 from .counting import keys, weights
 from .decisions import Music, chunks_of, decisions
-from .surroundings import NO_PITCH, NONE, Columns, Surroundings
+from .surroundings import NO_PITCH, Columns, Surroundings
 
 if TYPE_CHECKING:
     from .model import NGram
