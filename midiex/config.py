@@ -101,7 +101,7 @@ class TrainConfig:
 class GenerateConfig:
     """How a chunk is sampled and how often it may be tried again."""
 
-    temperature: float = 0.95
+    temperature: float = 0.93
     top_p: float = 0.98
     min_p: float = 0.02  # choices below this share of the likeliest one's probability are never taken
     candidates: int = 6  # versions of each chunk written at once; the one that fits best is kept
