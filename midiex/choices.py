@@ -41,9 +41,9 @@ class Choices:
         features = self.heads.features(head, states, chosen)
         logits = self.heads.out[head](features)  # (K, n)
         seen, kinds, (row, context, value, times) = self._evidence(name, told)
-        level = np.stack([habits.levels(name) for habits in self.habits])
-        known = (torch.from_numpy(values) for values in (bucket_of(seen, kinds), level))
-        trust = self.heads.trust(head, features, *known, self.more).numpy()  # (K, 1 + C)
+        bucket = torch.from_numpy(bucket_of(seen, kinds))
+        level = torch.from_numpy(np.stack([habits.levels(name) for habits in self.habits]))
+        trust = self.heads.trust(head, features, bucket, level, self.more).numpy()  # (K, 1 + C)
         share = np.exp(trust[row, 1 + context]) * times / seen[row, context]
         by_habit = np.zeros(logits.shape)
         if name == BAR and bars is not None:
