@@ -22,7 +22,7 @@ demo: $(BIN)/.midiex ## extend examples/band_groove.mid to five minutes: MIDI, a
 
 test: lint ## lint, types and tests, with the development packages
 	@.ci/prepare libfluidsynth || echo "midiex: going on without; the tests that render audio are skipped." >&2
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 lint: $(BIN)/.midiex-dev ## ruff and mypy alone
 	$(BIN)/ruff check --quiet
