@@ -93,7 +93,7 @@ def go_on(
         lengths = [start_s + tail_s + ends_s[i] for i in range(max(1, count - 1), min(count + 2, len(ends_s)))]
         raise BadInput(
             f"With its own ending kept, {song.path} cannot end at {seconds:.2f} s with the tempo changed by 1 % at "
-            f"most; ask for about {' or '.join(f'{length:.1f}' for length in lengths)} s."
+            f"most; ask for about {' or '.join(f'{length:.2f}' for length in lengths)} s."
         )
     count = int(np.searchsorted(ends_s, room_s - 1e-6))
     stretch = max(1 - MAX_STRETCH, room_s / ends_s[count]) if bars.can_stretch else 1.0
