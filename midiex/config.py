@@ -107,7 +107,7 @@ class GenerateConfig:
     candidates: int = 6  # versions of each chunk written at once; the one that fits best is kept
     max_attempts: int = 3  # rounds of candidates before the best poor one is taken
     habits: float = 1.0  # how much more the song's own habits weigh than they were trained to, in nats; 0: no more
-    returns: float = 1.0  # how readily earlier music comes back, beside songs of the same habits; 0: never
+    returns: float = 0.5  # how readily earlier music comes back, beside songs of the same habits; 0: never
     redraws: int = 8  # of a place in time at which the model expects a track that is not to be written
 
     def __post_init__(self) -> None:

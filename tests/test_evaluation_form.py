@@ -150,10 +150,10 @@ def test_stuck_notes_are_long_ones_and_endless_strikes() -> None:
     held = quarters(TUNE[:12] + (60, 0, 0, 0), duration=WHOLE)
     found = staying.faults(held, song)
     assert found["held_notes"] == 13 and found["stuck"] == 1
-    struck = staying.faults(quarters([60] * 13 + [62] * 3), song)
-    assert struck["strikes"] == 13 and struck["own_strikes"] == 1 and struck["stuck"] == 1
-    assert staying.faults(quarters([60] * 12 + [62] * 4), song)["stuck"] == 0
-    assert staying.faults(quarters([60] * 14 + [62] * 2), quarters([60] * 8 + [62] * 4))["stuck"] == 0
+    struck = staying.faults(quarters([60] * 25 + [62] * 3), song)
+    assert struck["strikes"] == 25 and struck["own_strikes"] == 1 and struck["stuck"] == 1
+    assert staying.faults(quarters([60] * 24 + [62] * 4), song)["stuck"] == 0
+    assert staying.faults(quarters([60] * 35 + [62] * 1), quarters([60] * 20 + [62] * 4))["stuck"] == 0
     drummed = quarters([36] * 32, program=DRUM_PROGRAM)
     assert staying.longest_strikes(drummed) == 0
     two_voices = np.concatenate([quarters([60] * 4).rows, quarters([60] * 4, program=40).rows])

@@ -61,7 +61,7 @@ def evaluation(sources: tuple[str, ...] = SOURCES, minutes: int = 5) -> dict[str
     for name in ("arousal", "valence"):
         for what in ("distance", "own_distance", "slope"):
             figures[f"mood_{name}_{what}"] = figure(everyone, sources)
-            figures[f"staying_mood_{name}_{what}"] = figure({"ours": 0.3}, sources)
+            figures[f"staying_mood_{name}_{what}"] = figure({"ours": 0.3, "real": 0.2}, sources)
     for name in ("silence_s", "own_silence_s", "held_notes", "strikes", "own_strikes", "stuck", "repeats",
                  "own_repeats", "looped_bars", "resampled", "fallback", "silent"):  # fmt: skip
         figures[f"staying_{name}"] = figure({"ours": 0.25}, sources)

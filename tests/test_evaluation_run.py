@@ -43,8 +43,9 @@ OF_EACH_WRITER = {
 OF_OURS = {
     "choice", "resampled", "fallback",
     *(f"staying_{name}" for name in ("silence_s", "held_notes", "strikes", "stuck", "repeats", "looped_bars", "silent",
-                                     "resampled", "fallback", "mood_arousal_slope", "mood_valence_slope")),
+                                     "resampled", "fallback")),
 }  # fmt: skip
+OF_OURS_AND_REAL = {f"staying_mood_{mood}_{name}" for mood in ("arousal", "valence") for name in ("distance", "slope")}
 
 
 class Here:
@@ -461,6 +462,8 @@ def test_every_figure_is_given_for_every_writer(result: dict[str, Any]) -> None:
         assert set(figures[name]) - {"truth"} == WRITERS, name
     for name in OF_OURS:
         assert set(figures[name]) == {"ours"}, name
+    for name in OF_OURS_AND_REAL:
+        assert set(figures[name]) == {"ours", "real"}, name
     for name in ("nll", *(f"nll_{field}" for field in FIELDS)):
         assert set(figures[name]) - {"notes"} == {"ours", "ngram", "ngram with song"}, name
     for name in ("set_oa", "set_kld"):
@@ -477,7 +480,7 @@ def test_every_figure_is_given_for_every_writer(result: dict[str, Any]) -> None:
 
 def test_every_figure_has_its_mean_and_interval_by_source(result: dict[str, Any]) -> None:
     uncertain = {f"similarity{kind}_{lag}" for kind in ("", "_error") for lag in (16, 32)} | {"seam_rough"}
-    for name in OF_EACH_WRITER | OF_OURS | {"nll", "shared_grams", "shared_run_notes"}:
+    for name in OF_EACH_WRITER | OF_OURS | OF_OURS_AND_REAL | {"nll", "shared_grams", "shared_run_notes"}:
         for writer, told in result["figures"][name].items():
             if writer == "notes":
                 continue

@@ -89,6 +89,12 @@ class Example:
         """Bar of the song at which the prompt ends."""
         return self.first_bar + self.prompt.bars
 
+    def after(self, seconds: float) -> Excerpt:
+        """About the first `seconds` of what the song has after the prompt, or all there is."""
+        music = whole(self.song)
+        end = music.bar_at(float(music.bar_s[: self.seam_bar].sum()) + seconds)
+        return music.part(self.seam_bar, max(end, self.seam_bar + 1))
+
 
 def example(source: str, song: Song, prompt_s: float = PROMPT_S, next_s: float = CONTINUATION_S) -> Example | None:
     """The song's beginning, about `prompt_s`, and what follows, about `next_s`, on bar lines; None when the song is

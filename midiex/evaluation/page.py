@@ -257,12 +257,13 @@ SECTIONS = (
          Measure("seam_(.*)_jump", "jump in {}", "real")), own="prompt's bar lines"),
     Section("Mood",
         "How far arousal and valence (rough measures of calm to excited and dark to bright) lie from the prompt's, and "
-        "how they change a minute. Distances are best near those of *real*, the song itself; changes near 0.",
+        "how they change a minute. Distances are best near those of *real*, the song itself; changes near 0. Long: "
+        "ours for five minutes, and the song as far as it goes on, five minutes at most.",
         "no song was continued, or the music is too short for a change",
         (Measure("mood_arousal_distance", "arousal, distance", "real", own="mood_arousal_own_distance"),
          Measure("mood_valence_distance", "valence, distance", "real", own="mood_valence_own_distance")),
         (Measure("mood_(.*)_slope", "{}, change a minute", 0.0),
-         Measure("staying_mood_([a-z]+)_distance", "{}, distance, long", own="staying_mood_{}_own_distance"),
+         Measure("staying_mood_([a-z]+)_distance", "{}, distance, long", "real", own="staying_mood_{}_own_distance"),
          Measure("staying_mood_(.*)_slope", "{}, change a minute, long", 0.0)), own="prompt's stretches"),
     Section("Originality",
         "What is shared with the training music, in any key: eight-note grams, and the longest run of notes. *real* is "

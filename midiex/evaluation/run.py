@@ -232,11 +232,12 @@ def _foreseen_figures(foreseen: Sequence[Foreseen]) -> dict[str, Any]:
 
 
 def _long_figures(judged: Sequence[work.JudgedLong]) -> dict[str, Any]:
-    tables: dict[str, dict[str, list[float]]] = {}
+    tables: dict[str, dict[str, dict[str, list[float]]]] = {}
     for song in judged:
-        for name, value in song.figures.items():
-            tables.setdefault(name, {}).setdefault(song.source, []).append(value)
-    return {f"staying_{name}": _figure({"ours": values}) for name, values in tables.items()}
+        for writer, figures in (("ours", song.figures), ("real", song.real)):
+            for name, value in figures.items():
+                tables.setdefault(name, {}).setdefault(writer, {}).setdefault(song.source, []).append(value)
+    return {f"staying_{name}": _figure(writers) for name, writers in tables.items()}
 
 
 def _by_feature(judged: Sequence[work.Judged]) -> dict[str, dict[str, float]]:

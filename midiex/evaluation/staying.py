@@ -13,8 +13,6 @@ from .excerpts import Excerpt
 
 MINUTE_S = 60.0
 HELD = 1.25  # a note may last this many times as long as the song's longest
-STRUCK = 1.75  # a pitch may be struck this many times as often in a row as in the song, ...
-FEWEST_STRIKES = 12  # ... and this often in any song
 PERIODS = (1, 2, 4, 8)  # bars of a loop
 FEWEST_REPEATS = 2  # in a row: no more is never a fault
 
@@ -74,8 +72,8 @@ def faults(excerpt: Excerpt, song: Excerpt) -> dict[str, float]:
 
     - silence_s, own_silence_s: longest time without a sounding note, in the excerpt and in the song;
     - held_notes: tuned notes that last more than HELD times as long, in beats, as the song's longest (in any voice);
-    - strikes, own_strikes: most notes in a row of one pitch in one voice; stuck: 1 when there are held notes or strikes
-      far beyond the song's, else 0;
+    - strikes, own_strikes: most notes in a row of one pitch in one voice; stuck: 1 when there are held notes or more
+      strikes than `constraints.most_strikes` takes real songs to have, else 0;
     - repeats, own_repeats: most times in a row that a loop of 1, 2, 4 or 8 bars is played verbatim; looped_bars: bars
       in loops of more repeats than the song has of loops of that length (and than FEWEST_REPEATS).
     """
@@ -93,7 +91,7 @@ def faults(excerpt: Excerpt, song: Excerpt) -> dict[str, float]:
         "held_notes": held,
         "strikes": strikes,
         "own_strikes": own_strikes,
-        "stuck": int(held > 0 or strikes > max(FEWEST_STRIKES, STRUCK * own_strikes)),
+        "stuck": int(held > 0 or strikes > constraints.most_strikes(own_strikes)),
         "repeats": int(loops.max()),
         "own_repeats": int(own_loops.max()),
         "looped_bars": int(looped.sum()),

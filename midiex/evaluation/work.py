@@ -6,7 +6,7 @@ Each process loads the model and the n-gram once (`begin`). Returns plain excerp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .ngram import NGram
 FIELD_NAMES = [FIELDS[f] for f in HEAD_ORDER]
 FEWEST_CHUNKS = 2  # of a window in which anything is foreseen
 QUESTIONS = 2  # a song
+MOOD_S = 300.0  # of long music over which its mood is to hold
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Heard:
     ours: writers.Written
     ngram: Excerpt | None
     loop: Excerpt
+    rest: Excerpt | None = None  # of the song, where ours is long
 
     def music(self, writer: str) -> Excerpt | None:
         """The minute of a writer; "real" is the song's own a minute later."""
@@ -92,7 +94,10 @@ def continue_song(job: Job) -> Heard | None:
     truth, ngram = cut.truth, None
     if tools.ngram is not None and job.long_s is None:
         ngram = tools.ngram.continue_(cut.prompt, truth.bar_beats, truth.bar_s, job.seed)
-    return Heard(job.source, job.path, job.seed, cut.prompt, truth, cut.beyond, ours, ngram, writers.loop(cut, truth))
+    return Heard(
+        job.source, job.path, job.seed, cut.prompt, truth, cut.beyond, ours, ngram, writers.loop(cut, truth),
+        rest=cut.after(MOOD_S) if job.long_s else None,
+    )  # fmt: skip
 
 
 def _example(source: str, path: Path) -> Example | None:
@@ -150,6 +155,7 @@ class JudgedLong:
     source: str
     figures: dict[str, float]
     by_minute: dict[str, list[float]]
+    real: dict[str, float] = field(default_factory=dict)  # figures of the song itself
 
 
 def judge_long(heard: Heard) -> JudgedLong:
@@ -166,11 +172,13 @@ def judge_long(heard: Heard) -> JudgedLong:
         "silence_s": [staying.longest_silence_s(minute) for minute in minutes],
     }
     figures = {name: float(value) for name, value in faults.items()}
-    figures |= {f"mood_{name}": value for name, value in mood.drift(heard.prompt, music).items()}
+    five = music.part(0, max(1, music.bar_at(MOOD_S)))
+    figures |= {f"mood_{name}": value for name, value in mood.drift(heard.prompt, five).items()}
     figures["resampled"] = heard.ours.resampled / max(1, heard.ours.chunks)
     figures["fallback"] = heard.ours.fallback / max(1, heard.ours.chunks)
     figures["silent"] = float(faults["silence_s"] > max(2.0, 1.5 * faults["own_silence_s"]))
-    return JudgedLong(heard.source, figures, by_minute)
+    real = mood.drift(heard.prompt, heard.rest) if heard.rest else {}
+    return JudgedLong(heard.source, figures, by_minute, {f"mood_{name}": value for name, value in real.items()})
 
 
 def _overlap(truth: Excerpt, music: Excerpt) -> float:
