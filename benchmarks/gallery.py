@@ -11,7 +11,6 @@ model and seed on the same machine: same bytes. The files appear in --out togeth
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +21,7 @@ import soundfile
 from continuations import songs_of
 from tqdm import tqdm
 
-from midiex import score
+from midiex import audiofile, score
 from midiex.errors import MidiexError
 from midiex.extend import Model, Passage, load, start
 from midiex.plots import clock, piano_roll
@@ -34,7 +33,7 @@ TITLE = "# Gallery of continuations"  # by which a page of this script is known
 BEFORE_S, AFTER_S = 15.0, 75.0  # of the original and of the new music, as audio
 LIMIT_BYTES = 1_000_000  # of an audio file
 QUALITY = RenderConfig(sample_rate=22050)  # 90 s are 0.7 to 0.9 MB
-FADE_IN_S = 0.1
+FADE_IN_S, FADE_OUT_S = 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,9 @@ def excerpt(renderer: Renderer, midi: Path, ogg: Path, seam_s: float) -> tuple[f
         fade = round(FADE_IN_S * rate)
         samples[:fade] *= np.linspace(0, 1, fade, dtype=np.float32)[:, None]
     while True:
-        # Renderer's own encoder, since it writes the same bytes every time and fades out; the level is already right.
-        renderer.encode(io.BytesIO(samples.tobytes()), len(samples), 1.0, ogg)
+        # midiex's own encoder, since it writes the same bytes every time and fades out; the level is already right.
+        blocks = np.array_split(samples, -(-len(samples) // renderer.config.block_frames))
+        audiofile.write(ogg, blocks, len(samples), rate, 1.0, round(FADE_OUT_S * rate))
         size = ogg.stat().st_size
         if size <= LIMIT_BYTES:
             return first / rate, (first + len(samples)) / rate

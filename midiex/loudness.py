@@ -14,27 +14,30 @@ Audio = npt.NDArray[np.float32]  # (frames, 2)
 class LoudnessMeter:
     """Integrated loudness after ITU-R BS.1770 of stereo audio that comes in blocks; memory stays flat.
 
-    The K-weighting filter rings for less than 100 ms, so it is applied exactly by overlapping Fourier transforms.
+    The K-weighting filter rings for less than 60 ms, so it is applied exactly by overlapping Fourier transforms.
     """
 
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
         self._hop = sample_rate // 10  # gating blocks are 4 hops long and start every hop
-        self._before: Audio = np.zeros((self._hop, 2), np.float32)
-        self._rest: Audio = np.zeros((0, 2), np.float32)
+        self._overlap = sample_rate // 16
+        self._before = np.zeros((2, self._overlap), np.float32)
+        self._rest = np.zeros((2, 0), np.float32)  # weighted, less than a hop
         self._powers: list[npt.NDArray[np.float64]] = []
 
     def add(self, block: Audio) -> None:
         """Takes the next (frames, 2) samples."""
-        joined = np.concatenate([self._before, block])
-        size = -(-len(joined) // 4096) * 4096  # a length with small factors
-        spectrum = np.fft.rfft(joined, size, axis=0) * _k_weighting(self._rate, size)[:, None]
-        weighted = np.fft.irfft(spectrum, size, axis=0)[self._hop : len(joined)]
-        self._before = joined[-self._hop :]
-        self._rest = np.concatenate([self._rest, weighted.astype(np.float32)])
-        hops = len(self._rest) // self._hop
-        whole, self._rest = self._rest[: hops * self._hop], self._rest[hops * self._hop :]
-        self._powers.append(np.square(whole, dtype=np.float64).reshape(-1, 2 * self._hop).sum(axis=1) / self._hop)
+        joined = np.concatenate([self._before, block.T], axis=1)
+        size = -(-joined.shape[1] // 4096) * 4096  # a length with small factors
+        spectrum = np.fft.rfft(joined, size)
+        spectrum *= _k_weighting(self._rate, size)
+        weighted = np.fft.irfft(spectrum, size)[:, self._overlap : joined.shape[1]]
+        self._before = joined[:, -self._overlap :]
+        joined = np.concatenate([self._rest, weighted], axis=1, dtype=np.float32)
+        hops = joined.shape[1] // self._hop
+        whole, self._rest = np.split(joined, [hops * self._hop], axis=1)
+        whole = np.ascontiguousarray(whole).reshape(2, hops, self._hop)
+        self._powers.append(np.einsum("chi,chi->h", whole, whole, dtype=np.float64) / self._hop)
 
     def integrated_lufs(self) -> float:
         """Loudness in LUFS of all blocks so far; -inf for silence or less than 400 ms."""

@@ -1,70 +1,60 @@
-"""MIDI file -> audio file, in one pass through FluidSynth, with even loudness and complete release tails.
+"""MIDI file -> audio file, with even loudness and complete release tails; and one audio file a track.
 
-Knows FluidSynth, soundfonts and audio formats. Must not know tokens, models or torch, nor what is old and what is
-new in the song: it plays the joined file as any other.
+Brings the synth (synth.py), the loudness meter and audio files together. Must not know tokens, models or torch, nor
+what is old and what is new in the song: it plays the joined file as any other.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
-import logging
 import math
 import os
-import sys
 import tempfile
+import threading
 import time
-import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
-import soundfile
 
-from .assets import asset_dir
+from .audiofile import FORMATS, Audio, peak_of, write
 from .callable_module import make_callable
-from .errors import BadInput, MissingPart
-from .libraries import quietly
+from .errors import BadInput
 from .loudness import LoudnessMeter
+from .stems import only, stems_of
+from .synth import (
+    DEFAULT,
+    RenderConfig,
+    check_samples,
+    find_soundfont,
+    fluid_error,
+    fluidsynth,
+    fluidsynth_version,
+    new_synth,
+    played,
+)
 
-Audio = npt.NDArray[np.float32]  # (frames, 2)
+__all__ = [
+    "DEFAULT",
+    "FORMATS",
+    "RenderConfig",
+    "RenderInfo",
+    "Renderer",
+    "find_soundfont",
+    "fluid_error",
+    "fluidsynth",
+    "fluidsynth_version",
+    "new_synth",
+    "render",
+    "stems_folder",
+]
 
-FORMATS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-}
-SYSTEM_SOUNDFONTS = ("/usr/share/sounds/sf3", "/usr/share/sounds/sf2")
 _SILENCE = 1e-4  # -80 dBFS: below this nothing is heard
 _END_S = 0.5  # kept after the last audible sample, and faded out
-_PLAYING = 1  # FluidSynth's player status
-_log = logging.getLogger(__name__)
-_fluid_errors: list[str] = []
-
-
-@dataclass(frozen=True)
-class RenderConfig:
-    """How the audio should be. `loudness_lufs=None` leaves the level alone unless the peak is too high."""
-
-    sample_rate: int = 44100  # 8000 to 96000
-    loudness_lufs: float | None = -16.0  # integrated, BS.1770
-    peak_dbfs: float = -1.0  # never exceeded; wins over the loudness
-    gain: float = 0.5  # FluidSynth's own, before levelling
-    reverb: bool = True
-    chorus: bool = True
-    block_frames: int = 16384
-    tail_s: float = 15.0  # notes that never end ring this long after the last event
-    max_s: float = 7200.0  # a longer song is taken for a damaged file
-    cpu_cores: int = 1  # more is faster on dense songs, but then the last bits may differ from run to run
-
-
-DEFAULT = RenderConfig()
+MARGIN = 0.99  # 0.1 dB, by which stems may become louder than expected before they are played once more
 
 
 @dataclass(frozen=True)
@@ -76,92 +66,14 @@ class RenderInfo:
     loudness_lufs: float
     peak: float
     wall_s: float
-
-
-def find_soundfont(chosen: str | Path | None = None) -> Path:
-    """The soundfont to play with: `chosen`, else $MIDIEX_SOUNDFONT, else midiex's own, else the system's.
-
-    Raises MissingPart when nothing usable is found; a chosen font that cannot be used is never replaced silently.
-    """
-    for origin, path in (("", chosen), (" (from MIDIEX_SOUNDFONT)", os.environ.get("MIDIEX_SOUNDFONT"))):
-        if path:
-            if fault := _soundfont_fault(Path(path)):
-                raise MissingPart(f"The soundfont {path}{origin} {fault}; give the path of an .sf2 or .sf3 file.")
-            return Path(path)
-    folders = [Path(folder) for folder in SYSTEM_SOUNDFONTS]
-    with contextlib.suppress(MissingPart):
-        folders.insert(0, asset_dir("soundfonts"))
-    for folder in folders:
-        for path in sorted(folder.glob("*.sf3")) + sorted(folder.glob("*.sf2")):
-            if fault := _soundfont_fault(path):
-                _log.warning("passing over the soundfont %s: it %s", path, fault)
-            else:
-                return path
-    tried = ", ".join(map(str, folders))
-    raise MissingPart(f"No soundfont was found in {tried}; give one with --soundfont FILE or set MIDIEX_SOUNDFONT.")
-
-
-def _soundfont_fault(path: Path) -> str:
-    """Why the file cannot be a soundfont, or "" when it looks like one."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(12)
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return "" if head[:4] == b"RIFF" and head[8:] == b"sfbk" else "is not a soundfont (no RIFF sfbk header)"
-
-
-def fluidsynth_version() -> str:
-    """Version of the FluidSynth library, such as "2.3.1". Raises MissingPart when it is absent."""
-    return str(_fluidsynth()._fl.fluid_version_str().decode())
-
-
-@functools.cache
-def _fluidsynth() -> ModuleType:
-    """pyfluidsynth, imported late (it needs a system library) and given the functions it does not declare."""
-    try:
-        fluid = quietly("fluidsynth")
-    except ModuleNotFoundError as error:
-        raise MissingPart("The Python package pyfluidsynth is missing; run `pip install pyfluidsynth`.") from error
-    except (ImportError, OSError) as error:
-        install = {"darwin": "brew install fluid-synth", "win32": "choco install fluidsynth"}
-        command = install.get(sys.platform, "apt install libfluidsynth3")
-        raise MissingPart(f"The FluidSynth library was not found; install it with `{command}`.") from error
-    if not hasattr(fluid, "Synth"):
-        raise MissingPart(
-            "The Python package fluidsynth, which is another project, hides pyfluidsynth; "
-            "run `pip uninstall fluidsynth; pip install --force-reinstall --no-deps pyfluidsynth`."
-        )
-    pointer, integer, lib = ctypes.c_void_p, ctypes.c_int, fluid._fl
-    lib.fluid_version_str.restype = ctypes.c_char_p
-    lib.fluid_synth_write_float.argtypes = [pointer, integer, pointer, integer, integer, pointer, integer, integer]
-    lib.fluid_player_add_mem.argtypes = [pointer, ctypes.c_char_p, ctypes.c_size_t]
-    lib.fluid_synth_all_notes_off.argtypes = [pointer, integer]
-    lib.fluid_player_get_current_tick.argtypes = [pointer]
-    lib.fluid_player_get_total_ticks.argtypes = [pointer]
-    lib.fluid_set_log_function.argtypes = [integer, _LOG_FUNCTION, pointer]
-    for level in range(5):
-        lib.fluid_set_log_function(level, _take_message, None)
-    return fluid
-
-
-_LOG_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-
-
-@_LOG_FUNCTION
-def _take_message(level: int, message: bytes, _data: object) -> None:
-    """FluidSynth's messages come here, not to stderr: errors are kept to be raised, the rest is for debugging."""
-    text = message.decode(errors="replace")
-    _log.debug("FluidSynth: %s", text)
-    if level <= 1:  # panic, error
-        _fluid_errors.append(text)
+    stems: tuple[Path, ...] = ()
 
 
 class Renderer:
-    """Renders any number of files with one soundfont, which is decoded once. Not for several threads at a time."""
+    """Renders any number of files with one soundfont. Not for several threads at a time."""
 
     def __init__(self, soundfont: str | Path | None = None, config: RenderConfig = DEFAULT) -> None:
-        """Loads the soundfont, so that what is missing shows before any work is done.
+        """Opens the soundfont, so that what is missing shows before any work is done.
 
         Raises MissingPart (no FluidSynth, no or damaged soundfont) and BadInput (sample rate).
         """
@@ -169,10 +81,9 @@ class Renderer:
             raise BadInput(f"The sample rate {config.sample_rate} is out of reach; choose one from 8000 to 96000 Hz.")
         self.config = config
         self.soundfont = find_soundfont(soundfont)
-        self._fluid = _fluidsynth()
-        # Holds the decoded samples in FluidSynth's cache and never plays: reverb and chorus remember the song before,
-        # so each file gets a fresh synth, or its sound would depend on what was rendered earlier.
-        self._keeper = self._new_synth()
+        # Reverb and chorus remember what they played, so each file gets a fresh synth, or its sound would depend on
+        # what was rendered earlier. The synth before is kept until then: it holds the samples that both need.
+        self._latest = self._new_synth()
 
     def __enter__(self) -> Renderer:
         return self
@@ -182,156 +93,200 @@ class Renderer:
 
     def close(self) -> None:
         """Frees the soundfont; the renderer cannot be used afterwards."""
-        if self._keeper is not None:
-            self._keeper.delete()
-            self._keeper = None
+        if self._latest is not None:
+            self._latest.delete()
+            self._latest = None
 
     def render(
-        self, midi_path: str | Path, audio_path: str | Path, progress: Callable[[float], None] | None = None
+        self,
+        midi_path: str | Path,
+        audio_path: str | Path,
+        progress: Callable[[float], None] | None = None,
+        stems: bool = False,
+        jobs: int = 1,
     ) -> RenderInfo:
         """Plays `midi_path` into `audio_path`, whose extension (.wav .flac .ogg .mp3) chooses the format.
 
-        `progress` is called with the seconds of audio played so far. The audio file appears only when complete.
+        With `stems` each track is then played by itself, `jobs` of them at a time, into files in
+        `stems_folder(audio_path)`, all of the same length and gain, and the mix is their sum.
+
+        `progress` is called with the seconds of audio played so far, in stems as well. Files appear only when complete.
         Memory does not grow with the song; the disk beside `audio_path` briefly holds 8 bytes a frame.
 
         Raises BadInput for an unreadable MIDI file, an unknown extension or a place that cannot be written.
         """
         start_s = time.perf_counter()
         source, target = Path(midi_path), Path(audio_path)
-        if target.suffix.lower() not in FORMATS:
-            known = ", ".join(FORMATS)
-            raise BadInput(f"{target.name} has no audio extension midiex can write; end its name in one of {known}.")
+        midi = _read(source, target)
+        parts = stems_of(midi) if stems else []
+        folder = stems_folder(target)
+        paths = [folder / (part.name + target.suffix) for part in parts]
+        _check_folder(folder, paths)
+        clock, rate = _Clock(progress, self.config.sample_rate), self.config.sample_rate
         try:
-            midi = source.read_bytes()
-        except OSError as error:
-            raise BadInput(f"{source} cannot be read ({error.strerror}); give the path of a MIDI file.") from error
-        if target.exists() and target.samefile(source):
-            raise BadInput(f"{target} is the MIDI file itself; give the audio another name.")
-        if midi[:4] == b"RIFF":  # a wrapper FluidSynth does not open
-            midi = midi[max(midi.find(b"MThd"), 0) :]
-        if midi[:4] != b"MThd":
-            raise BadInput(f"{source} is not a MIDI file (it does not begin with MThd); give the path of a MIDI file.")
-        rate, meter = self.config.sample_rate, LoudnessMeter(self.config.sample_rate)
-        frames = audible = 0
-        peak = 0.0
-        try:
-            with tempfile.TemporaryFile(dir=target.parent) as spool:
-                with contextlib.closing(self._blocks(midi, source)) as blocks:
-                    for block, song_over in blocks:
-                        level = np.abs(block).max(axis=1)
-                        loud = np.flatnonzero(level > _SILENCE)
-                        if not song_over:
-                            audible = frames + len(block)
-                        elif len(loud):
-                            audible = frames + int(loud[-1]) + 1
-                        frames += len(block)
-                        peak = max(peak, float(level.max()))
-                        meter.add(block)
-                        spool.write(block.data)
-                        if progress:
-                            progress(frames / rate)
-                frames = min(frames, audible + round(_END_S * rate))
-                gain = self._levelling(meter.integrated_lufs(), peak)
-                spool.seek(0)
-                self.encode(spool, frames, gain, target)
+            with contextlib.ExitStack() as stack:
+                spool = _Spool(stack.enter_context(tempfile.TemporaryFile(dir=target.parent)), self.config)
+                frames, loudness_lufs, peak = self._spool(midi, source, spool, clock)
+                gain = self._levelling(loudness_lufs, peak / MARGIN if parts else peak)
+                if parts:
+                    hidden = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=target.parent)))
+                    files = [hidden / path.name for path in paths]
+                    alone = [only(midi, part, parts) for part in parts]
+                    gain, peak = self._write_stems(alone, files, source, spool, frames, gain, clock, jobs)
+                self._write(target, spool.blocks(), frames, gain)
+                if parts:
+                    folder.mkdir(exist_ok=True)
+                    for file, path in zip(files, paths, strict=True):
+                        os.replace(file, path)
         except OSError as error:
             reason = error.strerror or str(error)
             raise BadInput(f"{target} cannot be written ({reason}); choose an existing folder with room.") from error
-        loudness_lufs = meter.integrated_lufs() + 20 * math.log10(gain)
-        return RenderInfo(target, frames / rate, loudness_lufs, peak * gain, time.perf_counter() - start_s)
+        loudness_lufs += 20 * math.log10(gain)
+        wall_s = time.perf_counter() - start_s
+        return RenderInfo(target, frames / rate, loudness_lufs, peak * gain, wall_s, tuple(paths))
 
     def _new_synth(self) -> Any:
-        config = self.config
-        _fluid_errors.clear()
-        synth = self._fluid.Synth(
-            gain=float(config.gain),
-            samplerate=config.sample_rate,
-            channels=16,
-            **{
-                "synth.reverb.active": int(config.reverb),
-                "synth.chorus.active": int(config.chorus),
-                "synth.cpu-cores": config.cpu_cores,
-                "synth.lock-memory": 0,
-                "player.timing-source": "sample",
-            },
-        )
-        # The 1 gives every channel its preset at once; without it a file with no program change is silent.
-        if synth.sfload(str(self.soundfont), 1) == -1:
-            synth.delete()
-            why = _fluid_errors[-1] if _fluid_errors else "no reason given"
-            raise MissingPart(
-                f"The soundfont {self.soundfont} is damaged or of an unknown kind (FluidSynth: {why}); "
-                "give another .sf2 or .sf3 file with --soundfont."
-            )
-        return synth
+        return new_synth(self.soundfont, self.config, live=False)
 
-    def _blocks(self, midi: bytes, source: Path) -> Generator[tuple[Audio, bool], None, None]:
-        """The song as blocks of shape (block_frames, 2), each with whether it begins after the song's last event.
-
-        The memory of a block is used again for the next. Raises BadInput.
-        """
-        fluid, lib, config = self._fluid, self._fluid._fl, self.config
-        synth = self._new_synth()
-        player = fluid.new_fluid_player(synth.synth)
-        block = np.zeros((config.block_frames, 2), np.float32)
-        frames, song_over, limit = 0, False, round(config.max_s * config.sample_rate)
-        try:
-            lib.fluid_player_add_mem(player, midi, len(midi))
-            fluid.fluid_player_play(player)
-            while True:
-                start = block.ctypes.data
-                lib.fluid_synth_write_float(synth.synth, len(block), start, 0, 2, start, 1, 2)
+    def _spool(self, midi: bytes, source: Path, spool: _Spool, clock: _Clock) -> tuple[int, float, float]:
+        """Plays the song into `spool`; returns how many frames count, their loudness and their peak."""
+        meter = LoudnessMeter(self.config.sample_rate)
+        frames = audible = 0
+        peak = 0.0
+        before, self._latest = self._latest, self._new_synth()
+        before.delete()
+        with contextlib.closing(played(self._latest, midi, source, self.config)) as blocks:
+            for block, song_over in blocks:
+                loud = np.flatnonzero(np.abs(block).max(axis=1) > _SILENCE) if song_over else [len(block) - 1]
+                if len(loud):
+                    audible = frames + int(loud[-1]) + 1
+                spool.add(frames, block)
                 frames += len(block)
-                playing = fluid.fluid_player_get_status(player) == _PLAYING
-                if frames == len(block) and not playing and _fluid_errors:
-                    why = _fluid_errors[-1].rstrip(".")
-                    raise BadInput(f"{source} cannot be played as MIDI ({why}); write it anew with a MIDI editor.")
-                yield block, song_over
-                left_ticks = lib.fluid_player_get_total_ticks(player) - lib.fluid_player_get_current_tick(player)
-                if left_ticks <= 0 and not song_over:
-                    song_over, limit = True, frames + round(config.tail_s * config.sample_rate)
-                    lib.fluid_synth_all_notes_off(synth.synth, -1)  # what the file never ends; the player lifts pedals
-                if not playing:  # it waits for the last voice to fade
-                    return
-                if frames >= limit:
-                    if song_over:
-                        return
-                    raise BadInput(f"{source} lasts more than {config.max_s:.0f} s; mend its last event or its tempo.")
-        finally:
-            fluid.delete_fluid_player(player)
-            synth.delete()
+                peak = max(peak, peak_of(block))
+                meter.add(block)
+                clock.tell(len(block))
+        check_samples(self.soundfont)
+        return min(frames, audible + self._fade_frames), meter.integrated_lufs(), peak
+
+    def _write_stems(
+        self,
+        midis: Sequence[bytes],
+        files: Sequence[Path],
+        source: Path,
+        spool: _Spool,
+        frames: int,
+        gain: float,
+        clock: _Clock,
+        jobs: int,
+    ) -> tuple[float, float]:
+        """Plays each of `midis` into its file, `jobs` at a time, and all of them into `spool`; returns the gain they
+        have and the peak of their sum.
+
+        The sum is not to the last bit what FluidSynth makes of all tracks at once: how a note's first 64 samples are
+        filtered depends on the note its voice played before, and how the chorus swings on where events fall (together
+        -33 dB at most in what was measured). The gain is `gain`, or less where more would be too loud.
+        """
+
+        def play(midi: bytes, file: Path) -> float:
+            synth = self._new_synth()
+            try:
+                with contextlib.closing(played(synth, midi, source, self.config, frames)) as blocks:
+                    return self._write(file, spool.adding(clock.telling(block for block, _ in blocks)), frames, gain)
+            finally:
+                synth.delete()
+
+        while True:
+            spool.clear()
+            with ThreadPoolExecutor(jobs) as pool:
+                try:
+                    loudest = max(pool.map(play, midis, files))
+                except BaseException:
+                    clock.stop()
+                    raise
+            peak = max(map(peak_of, spool.blocks()))
+            loudest = max(loudest, peak * gain)
+            if loudest <= self._ceiling:
+                return gain, peak
+            gain *= MARGIN * self._ceiling / loudest
+
+    @property
+    def _ceiling(self) -> float:
+        return float(10 ** (self.config.peak_dbfs / 20))
+
+    @property
+    def _fade_frames(self) -> int:
+        return round(_END_S * self.config.sample_rate)
 
     def _levelling(self, loudness_lufs: float, peak: float) -> float:
         """The factor that brings the song to the wished loudness, or as near as the peak allows."""
-        config, gain = self.config, 1.0
-        if config.loudness_lufs is not None and math.isfinite(loudness_lufs):
-            gain = 10 ** ((config.loudness_lufs - loudness_lufs) / 20)
-        return min(gain, 10 ** (config.peak_dbfs / 20) / peak) if peak > 0 else gain
+        gain = 1.0
+        if self.config.loudness_lufs is not None and math.isfinite(loudness_lufs):
+            gain = 10 ** ((self.config.loudness_lufs - loudness_lufs) / 20)
+        return min(gain, self._ceiling / peak) if peak > 0 else gain
 
-    def encode(self, spool: BinaryIO, frames: int, gain: float, target: Path) -> None:
-        """Writes the first `frames` of the raw float `spool`, levelled and faded at the end, to `target`."""
-        kind, subtype = FORMATS[target.suffix.lower()]
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        fade = min(frames, round(_END_S * self.config.sample_rate))
-        try:
-            with soundfile.SoundFile(part, "w", self.config.sample_rate, 2, subtype, format=kind) as out:
-                # In blocks: one long write of Vorbis overflows the stack inside the encoder.
-                for first in range(0, frames, self.config.block_frames):
-                    count = min(self.config.block_frames, frames - first)
-                    block = np.frombuffer(spool.read(8 * count), np.float32).reshape(count, 2) * np.float32(gain)
-                    if first + count > frames - fade:
-                        left = np.arange(frames - first, frames - first - count, -1)[:, None]
-                        block *= np.clip(left / fade, 0, 1).astype(np.float32)
-                    if subtype == "PCM_16":
-                        block += np.float32(0.5 / 32768)  # the encoder rounds down
-                    out.write(block)
-            if kind == "OGG":
-                _fix_ogg_serial(part)
-            os.replace(part, target)
-        except soundfile.LibsndfileError as error:
-            raise BadInput(f"{target} cannot be written ({error}); choose another folder, format or rate.") from error
-        finally:
-            part.unlink(missing_ok=True)
+    def _write(self, target: Path, blocks: Iterator[Audio], frames: int, gain: float) -> float:
+        return write(target, blocks, frames, self.config.sample_rate, gain, self._fade_frames)
+
+
+class _Spool:
+    """The sum of what is added to it, in a file. Held as whole numbers, so that the order of adding does not matter."""
+
+    def __init__(self, file: BinaryIO, config: RenderConfig) -> None:
+        self._file, self._block_frames = file, config.block_frames
+        self._unit = np.float32(config.gain * 2.0**-25)  # 150 dB below full scale; 64 times that fits
+        self._lock = threading.Lock()
+
+    def clear(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+
+    def add(self, first: int, block: Audio) -> None:
+        """Adds samples (n, 2) from frame `first` on."""
+        whole = np.rint(block / self._unit).astype(np.int32)
+        with self._lock:
+            self._file.seek(8 * first)
+            there = np.frombuffer(self._file.read(whole.nbytes), np.int32).reshape(-1, 2)
+            whole[: len(there)] += there
+            self._file.seek(8 * first)
+            self._file.write(whole.data)
+
+    def adding(self, blocks: Iterator[Audio]) -> Iterator[Audio]:
+        first = 0
+        for block in blocks:
+            self.add(first, block)
+            first += len(block)
+            yield block
+
+    def blocks(self) -> Iterator[Audio]:
+        self._file.seek(0)
+        while data := self._file.read(8 * self._block_frames):
+            yield np.frombuffer(data, np.int32).reshape(-1, 2) * self._unit
+
+
+class _Clock:
+    """Adds up what all threads have played, and stops them."""
+
+    def __init__(self, progress: Callable[[float], None] | None, rate: int) -> None:
+        self._progress, self._rate = progress, rate
+        self._frames, self._stopped = 0, False
+        self._lock = threading.Lock()
+
+    def tell(self, frames: int) -> None:
+        """So many more frames were played. Raises CancelledError when the others have been stopped."""
+        with self._lock:
+            if self._stopped:
+                raise CancelledError
+            self._frames += frames
+            if self._progress:
+                self._progress(self._frames / self._rate)
+
+    def telling(self, blocks: Iterator[Audio]) -> Iterator[Audio]:
+        for block in blocks:
+            self.tell(len(block))
+            yield block
+
+    def stop(self) -> None:
+        self._stopped = True
 
 
 def render(
@@ -340,34 +295,46 @@ def render(
     soundfont: str | Path | None = None,
     config: RenderConfig = DEFAULT,
     progress: Callable[[float], None] | None = None,
+    stems: bool = False,
+    jobs: int = 1,
 ) -> RenderInfo:
-    """Renders one file: see Renderer.render. For many files keep one Renderer: loading a soundfont takes a second."""
+    """Renders one file: see Renderer.render. For many files keep one Renderer: opening a soundfont takes a while."""
     with Renderer(soundfont, config) as renderer:
-        return renderer.render(midi_path, audio_path, progress)
+        return renderer.render(midi_path, audio_path, progress, stems, jobs)
 
 
-def _fix_ogg_serial(path: Path) -> None:
-    """Sets the stream's serial number, random in every new Ogg file, to 1: same song, same bytes."""
-    data = bytearray(path.read_bytes())
-    page = 0
-    while page < len(data):
-        table = page + 27
-        body = table + data[page + 26]
-        end = body + sum(data[table:body])
-        data[page + 14 : page + 18] = (1).to_bytes(4, "little")
-        data[page + 22 : page + 26] = bytes(4)
-        data[page + 22 : page + 26] = _ogg_checksum(bytes(data[page:end])).to_bytes(4, "little")
-        page = end
-    path.write_bytes(data)
+def stems_folder(audio_path: Path) -> Path:
+    """Where the stems of an audio file lie: beside it."""
+    return audio_path.with_name(f"{audio_path.stem}_stems")
 
 
-_MIRROR = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+def _check_folder(folder: Path, paths: Sequence[Path]) -> None:
+    """Stems of another song among these would be taken for theirs."""
+    if not paths:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is a file, where the folder of stems belongs; give the audio another name.")
+    alien = sorted(p.name for p in folder.glob(f"*{paths[0].suffix}") if p not in paths) if folder.exists() else []
+    if alien:
+        raise BadInput(f"{folder} holds files that are no stems of this song ({alien[0]}); empty it first.")
 
 
-def _ogg_checksum(page: bytes) -> int:
-    """Ogg's CRC-32: zlib's with the bits the other way round and no inversion."""
-    mirrored = zlib.crc32(page.translate(_MIRROR), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{mirrored:032b}"[::-1], 2)
+def _read(source: Path, target: Path) -> bytes:
+    """The MIDI file's bytes, out of a RIFF wrapper. Raises BadInput for either path."""
+    if target.suffix.lower() not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise BadInput(f"{target.name} has no audio extension midiex can write; end its name in one of {known}.")
+    try:
+        midi = source.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{source} cannot be read ({error.strerror}); give the path of a MIDI file.") from error
+    if target.exists() and target.samefile(source):
+        raise BadInput(f"{target} is the MIDI file itself; give the audio another name.")
+    if midi[:4] == b"RIFF":  # a wrapper FluidSynth does not open
+        midi = midi[max(midi.find(b"MThd"), 0) :]
+    if midi[:4] != b"MThd":
+        raise BadInput(f"{source} is not a MIDI file (it does not begin with MThd); give the path of a MIDI file.")
+    return midi
 
 
 make_callable(__name__)

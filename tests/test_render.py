@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from midiex import render as module
+from midiex import audiofile, synth
 from midiex.errors import BadInput, MissingPart
 from midiex.loudness import LoudnessMeter
 from midiex.render import RenderConfig, Renderer, find_soundfont, fluidsynth_version, render
@@ -184,7 +184,7 @@ def test_a_failing_encoder_leaves_nothing(
     def fail(_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_fix_ogg_serial", fail)
+    monkeypatch.setattr(audiofile, "_fix_ogg_serial", fail)
     with pytest.raises(BadInput, match="No space left"):
         renderer.render(song, tmp_path / "a.ogg")
     assert [path.name for path in tmp_path.iterdir()] == ["song.mid"]
@@ -257,8 +257,8 @@ def test_the_order_of_soundfonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     fonts = [
         fake_font(path) for path in (tmp_path / "chosen.sf2", tmp_path / "env.sf3", own / "a.sf3", system / "b.sf2")
     ]
-    monkeypatch.setattr(module, "asset_dir", lambda kind: own)
-    monkeypatch.setattr(module, "SYSTEM_SOUNDFONTS", (str(tmp_path / "none"), str(system)))
+    monkeypatch.setattr(synth, "asset_dir", lambda kind: own)
+    monkeypatch.setattr(synth, "SYSTEM_SOUNDFONTS", (str(tmp_path / "none"), str(system)))
     monkeypatch.setenv("MIDIEX_SOUNDFONT", str(fonts[1]))
     assert find_soundfont(fonts[0]) == fonts[0]
     assert find_soundfont() == fonts[1]
@@ -289,6 +289,22 @@ def test_a_damaged_soundfont_is_told(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "fluidsynth" not in "".join(capfd.readouterr())  # its own words do not leak
 
 
+@needs_fluidsynth
+def test_damaged_samples_are_told(song: Path, tmp_path: Path) -> None:
+    """They are decoded only when they are needed: here a song's own instrument, not those that every channel has."""
+    font = bytearray(find_soundfont().read_bytes())
+    last = len(font) // 2
+    font[last // 4 : last] = bytes(last - last // 4)
+    (tmp_path / "bad.sf3").write_bytes(font)
+    everything = write_midi(tmp_path / "all.mid", [(i, i + 0.1, 60, 90, i) for i in range(9)])
+    midi = mido.MidiFile(everything)
+    midi.tracks[0][:0] = [mido.Message("program_change", channel=i, program=12 * i) for i in range(9)]
+    midi.save(everything)
+    with pytest.raises(MissingPart, match=r"bad\.sf3 is damaged"):
+        render(everything, tmp_path / "a.wav", tmp_path / "bad.sf3", QUICK)
+    assert not (tmp_path / "a.wav").exists()
+
+
 @pytest.mark.parametrize(
     ("found", "says"),
     [
@@ -306,8 +322,8 @@ def test_a_missing_fluidsynth_is_told(
             raise found
         return found
 
-    module._fluidsynth.cache_clear()
-    monkeypatch.setattr(module, "quietly", quietly)
+    synth.fluidsynth.cache_clear()
+    monkeypatch.setattr(synth, "quietly", quietly)
     with pytest.raises(MissingPart, match=says):
         fluidsynth_version()
 

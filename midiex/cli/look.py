@@ -6,49 +6,125 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .shared import MusicBar, check_suffix, check_targets, file_argument
 
+if TYPE_CHECKING:
+    from ..render import RenderInfo
+
 
 @click.command()
 @file_argument("midi")
 @file_argument("audio", required=False)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="AUDIO, or for a folder the folder to write into.")
+@click.option("--stems", is_flag=True, help="Each track as a file of its own as well, in the folder AUDIO_stems.")
+@click.option("--format", "kind", help="wav, flac, ogg or mp3, where AUDIO does not say it.  [default: ogg]")
+@click.option("--jobs", type=click.IntRange(1), help="Files, or stems, at a time.  [default: one for each core]")
 @click.option(
     "--soundfont",
     type=click.Path(path_type=Path),
     help="Another .sf2 or .sf3.  [default: $MIDIEX_SOUNDFONT or the one that ships]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def render(midi: Path, audio: Path | None, soundfont: Path | None, as_json: bool) -> None:
+def render(
+    midi: Path,
+    audio: Path | None,
+    out: Path | None,
+    stems: bool,
+    kind: str | None,
+    jobs: int | None,
+    soundfont: Path | None,
+    as_json: bool,
+) -> None:
     """Play MIDI through FluidSynth into AUDIO (.wav, .flac, .ogg, .mp3; default: MIDI's name with .ogg).
+
+    Stems have the mix's length and level: together they are the mix. MIDI may be a folder: all files in it are
+    rendered, several at a time; the exit code is 1 when some could not be.
 
     \b
     midiex render song.mid
     midiex render song.mid song.flac --soundfont grand_piano.sf2
+    midiex render song.mid --stems                          song.ogg, song_stems/01_Piano.ogg, 02_Bass.ogg, ...
+    midiex render my_songs -o my_audio --format flac --jobs 4
     """
-    from ..describe import seconds_view
+    suffix = f".{(kind or 'ogg').lower().lstrip('.')}"
+    if audio and out:
+        raise click.UsageError("AUDIO and --out both say where to write; give one of them.")
+    audio = audio or out
+    if midi.is_dir():
+        _render_folder(midi, audio, suffix, soundfont, jobs, stems, as_json)
+    else:
+        _render_file(midi, audio or midi.with_suffix(suffix), soundfont, jobs, stems, as_json)
+
+
+def _render_file(midi: Path, audio: Path, soundfont: Path | None, jobs: int | None, stems: bool, as_json: bool) -> None:
+    import os
+
     from ..render import FORMATS
     from ..render import render as render_audio
     from ..score import read
 
-    audio = audio or midi.with_suffix(".ogg")
     check_targets(midi, audio)
     check_suffix(audio, FORMATS)
-    length_s = seconds_view(read(midi)).get_end_time()
-    with MusicBar(length_s, audio.name, quiet=as_json) as bar:
-        info = render_audio(midi, audio, soundfont, progress=bar.to)
-    report = {
-        "audio": str(audio),
+    song = read(midi)
+    passes = 1 + len({(voice.track, voice.channel) for voice in song.voices}) * stems
+    with MusicBar(song.length_s * passes, audio.name, quiet=as_json) as bar:
+        info = render_audio(midi, audio, soundfont, progress=bar.to, stems=stems, jobs=jobs or os.cpu_count() or 1)
+    if as_json:
+        click.echo(json.dumps(_told(info), indent=2))
+        return
+    click.echo(f"{audio}: {info.seconds:.1f} s at {info.loudness_lufs:.1f} LUFS")
+    for path in info.stems:
+        click.echo(f"  {path}")
+
+
+def _render_folder(
+    folder: Path,
+    out: Path | None,
+    suffix: str,
+    soundfont: Path | None,
+    jobs: int | None,
+    stems: bool,
+    as_json: bool,
+) -> None:
+    from tqdm import tqdm
+
+    from ..render_folder import jobs_in, render_jobs
+
+    todo = jobs_in(folder, out, suffix)
+    files, failed = [], 0
+    with tqdm(total=len(todo), unit="file", disable=True if as_json else None, leave=False) as bar:
+        for job, result in render_jobs(todo, soundfont, processes=jobs, stems=stems):
+            bar.update()
+            bar.set_postfix_str(job.midi.name)
+            if isinstance(result, str):
+                failed += 1
+                bar.write(f"midiex: {result}", file=sys.stderr)
+                files.append({"midi": str(job.midi), "error": result})
+            else:
+                files.append({"midi": str(job.midi), **_told(result)})
+    if as_json:
+        files.sort(key=lambda file: str(file["midi"]))
+        click.echo(json.dumps({"files": files, "rendered": len(todo) - failed, "failed": failed}, indent=2))
+    else:
+        click.echo(f"{out or folder}: {len(todo) - failed} of {len(todo)} files rendered")
+    if failed:
+        sys.exit(1)
+
+
+def _told(info: RenderInfo) -> dict[str, Any]:
+    """What was rendered, ready for JSON."""
+    told = {
+        "audio": str(info.path),
         "seconds": info.seconds,
         "loudness_lufs": info.loudness_lufs if math.isfinite(info.loudness_lufs) else None,  # silence has none
         "peak": info.peak,
         "wall_s": info.wall_s,
     }
-    click.echo(
-        json.dumps(report, indent=2) if as_json else f"{audio}: {info.seconds:.1f} s at {info.loudness_lufs:.1f} LUFS"
-    )
+    return told | ({"stems": [str(path) for path in info.stems]} if info.stems else {})
 
 
 @click.command()
