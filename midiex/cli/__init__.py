@@ -1,7 +1,7 @@
 """The command line: parsing and printing only. Everything heavy is imported inside the commands.
 
-compose.py holds the commands that write music, look.py those that show and play it, learn.py those that train,
-judge.py those that measure.
+compose.py holds the commands that write music, perform.py the one that plays while it writes, look.py those that show
+and render it, learn.py those that train, judge.py those that measure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import MidiexError
-from . import compose, judge, learn, look
+from . import compose, judge, learn, look, perform
 
 EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
 
@@ -37,6 +37,7 @@ def main() -> None:
     midiex extend song.mid --seconds 300                         five minutes of it, as song_300s.mid
     midiex extend song.mid --audio song.ogg --plot song.png      to listen to and to look at as well
     midiex extend song.mid --keep-ending                         new music in the middle, the song's own ending last
+    midiex play song.mid --forever                               hear it, composed while it plays
     midiex fill song.mid --from 0:40 --to 1:00 --tracks piano    write a passage anew for some tracks
     midiex insert song.mid --at 1:20 --seconds 30                make room in the middle
     midiex regenerate song_300s.mid --chunk 7                    write one piece of a result anew
@@ -53,6 +54,7 @@ def main() -> None:
 
 for command in (
     *(compose.extend, compose.fill, compose.insert, compose.regenerate),
+    perform.play,
     *(look.render, look.plot, look.info, look.doctor),
     *(learn.prepare, learn.train),
     *(judge.evaluate, judge.mirex),
