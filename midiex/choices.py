@@ -1,74 +1,92 @@
 """What a note's next field may be: the network's opinion mixed with the song's habits, for candidates side by side.
 
-The step-by-step twin of what ChunkTransformer.forward does with a whole song's evidence. Knows heads and habits; knows
-no grammar and draws nothing.
+The step-by-step twin of what ChunkTransformer.forward does with a whole song's evidence; in numpy, since a field is
+decided by a few small matrices and torch takes longer to begin each sum than numpy to end it. Knows heads and habits;
+knows no grammar and draws nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from .habits import HABITS, STAYS, SYMBOLS, Habits, Told
-from .layers import Heads
-from .occurrences import bucket_of
+from .habits import HABITS, LEVELS, STAYS, Habits, Told
+from .layers import HEAD_SIZES, TRUST_SCALE, Heads
+from .occurrences import BUCKETS
+from .recalled import Recalled
+from .stepper import numbers
 from .tokens import BAR, FIELDS, HEAD_ORDER, INSTANCE, PITCH, PROGRAM
 
+TINY = np.float32(1e-30)  # as likely as what is impossible
 
-@dataclass(frozen=True)
+
 class Choices:
     """What each candidate's next fields may be: the network's opinion mixed with the song's habits (Heads.trust)."""
 
-    heads: Heads
-    habits: list[Habits]  # (K) of the song, the chunk's notes so far being the latest
-    more: float  # how much more they weigh than they were trained to, in nats
+    def __init__(self, heads: Heads, recalled: Recalled, more: float = 0.0):
+        """`more`: how much more habits weigh than they were trained to, in nats."""
+        self.recalled, self.width = recalled, heads.width
+        self.chosen = [numbers(table.weight) for table in heads.chosen]
+        self.mix = [numbers(layer.weight).T for layer in heads.mix]
+        self.out: list[tuple[np.ndarray, np.ndarray]] = []  # to logits and gates (width, n + 1 + C), and their biases
+        self.known: list[np.ndarray] = []  # (C, BUCKETS) what is added to the gates of contexts; -inf: never seen
+        for head, name in enumerate(HEAD_ORDER):
+            out, gate, contexts = heads.out[head], heads.gate[head], np.arange(len(HABITS[name]))
+            weight, bias = (
+                np.concatenate([numbers(a), numbers(b)]) for a, b in ((out.weight, gate.weight), (out.bias, gate.bias))
+            )
+            self.out.append((np.ascontiguousarray(weight.T), bias))
+            bucket = numbers(heads.bucket[head].weight).reshape(-1, BUCKETS)
+            level = numbers(heads.level[head].weight).reshape(-1, LEVELS)[contexts, recalled.levels[name]]
+            known = TRUST_SCALE * (bucket + level[:, None]) + np.float32(more)
+            known[:, 0] = -np.inf
+            self.known.append(known)
 
     def log_p(
         self,
         head: int,
-        states: tuple[Tensor, ...],
-        chosen: Tensor | None,
+        states: np.ndarray,
+        chosen: np.ndarray | None,
         told: Sequence[Told],
         bars: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Log probabilities (K, n) of the head-th field of HEAD_ORDER. `told` (K): the columns that its habits depend
-        on, empty: none; `bars` (K,): for the choice of the next note's bar, those of the notes before it."""
-        name = HEAD_ORDER[head]
-        features = self.heads.features(head, states, chosen)
-        logits = self.heads.out[head](features)  # (K, n)
-        seen, kinds, (row, context, value, times) = self._evidence(name, told)
-        bucket = torch.from_numpy(bucket_of(seen, kinds))
-        level = torch.from_numpy(np.stack([habits.levels(name) for habits in self.habits]))
-        trust = self.heads.trust(head, features, bucket, level, self.more).numpy()  # (K, 1 + C)
-        share = np.exp(trust[row, 1 + context]) * times / seen[row, context]
-        by_habit = np.zeros(logits.shape)
+        """Log probabilities (K, n) of the head-th field of HEAD_ORDER; `states` (K, heads * width), `chosen` (K, width)
+        sums what is chosen so far. `told` (K): the columns that its habits depend on, empty: none; `bars` (K,): for the
+        choice of the next note's bar, those of the notes before it."""
+        name, n = HEAD_ORDER[head], HEAD_SIZES[head]
+        z = states[:, head * self.width : (head + 1) * self.width]
+        if head and chosen is not None:
+            z = z + chosen @ self.mix[head - 1]
+        weight, bias = self.out[head]
+        found = (z / (1 + np.exp(-z))) @ weight + bias  # (K, n + 1 + C)
+        own, gate = found[:, :n], found[:, n:]
+        share, bucket = self.recalled.find(name, told)
+        gate[:, 1:] += self.known[head][np.arange(bucket.shape[1]), bucket]
+        trust = _softmax(gate)  # (K, 1 + C)
+        by_habit = (trust[:, None, 1:] @ share)[:, 0]  # (K, n), of BAR (K, 2)
         if name == BAR and bars is not None:
-            here = np.arange(logits.shape[1]) == bars[:, None]
-            elsewhere = torch.softmax(logits.masked_fill(torch.from_numpy(here), -torch.inf), -1).numpy()
-            stays, leaves = (np.bincount(row, share * (value == s), len(here))[:, None] for s in (STAYS, 1 - STAYS))
-            by_habit = np.where(here, stays, leaves * elsewhere)
-        else:
-            possible = value < by_habit.shape[1]
-            np.add.at(by_habit, (row[possible], value[possible]), share[possible])
-        with np.errstate(divide="ignore"):
-            return np.logaddexp(trust[:, :1] + torch.log_softmax(logits, -1).numpy(), np.log(by_habit))
+            each = np.arange(len(bars))
+            elsewhere = own.copy()
+            elsewhere[each, bars] = -np.inf
+            leaves = by_habit[:, 1 - STAYS, None] * _softmax(elsewhere)
+            leaves[each, bars] = by_habit[:, STAYS]
+            by_habit = leaves
+        p = trust[:, :1] * _softmax(own)
+        if by_habit.shape == p.shape:
+            p += by_habit
+        return np.log(np.maximum(p, TINY))
 
-    def _evidence(self, name: int, told: Sequence[Told]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How often each candidate's contexts were seen and with how many values, (K, C) each; and (4, V) of all
-        values seen the candidate, the context, the value and how often."""
-        seen = np.zeros((len(self.habits), len(HABITS[name])), np.int64)
-        kinds = np.zeros_like(seen)
-        found: list[tuple[int, int, int, int]] = []
-        for k, (habits, columns) in enumerate(zip(self.habits, told, strict=True)):
-            for context, (symbols, start) in enumerate(habits.seen(name, columns) if columns else ()):
-                if symbols:
-                    seen[k, context], kinds[k, context] = sum(symbols.values()), len(symbols)
-                    found += [(k, context, (symbol + start) % SYMBOLS, times) for symbol, times in symbols.items()]
-        return seen, kinds, np.array(found, np.int64).reshape(-1, 4).T
+    def choose(self, head: int, values: np.ndarray, chosen: np.ndarray | None) -> np.ndarray:
+        """`chosen` with one more field's values (K,) in it."""
+        added = self.chosen[head][values]
+        return added if chosen is None else chosen + added
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    return p
 
 
 def told_more(habits: list[Habits], told: list[Told], name: int, note: np.ndarray) -> list[Told]:

@@ -40,6 +40,7 @@ def check() -> list[Check]:
         _look("Python", _python, "Install Python 3.10 or newer and midiex into it."),
         _look("torch", _torch, "Run `pip install torch`."),
         *(_look(name, _version_of(name), f"Run `pip install {name}`.") for name in ("miditok", "symusic", "soundfile")),
+        _look("fast decoding", _fast, "Run `pip install --force-reinstall onnxruntime onnx`."),
         _look("fluidsynth package", _fluidsynth_package, "Run `pip install pyfluidsynth`."),
         _look("libfluidsynth", _libfluidsynth, _REINSTALL),
         _look("soundfont", _soundfont, _REINSTALL),
@@ -68,6 +69,13 @@ def _torch() -> str:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return f"{torch.__version__}, {torch.get_num_threads()} threads, {device}"
+
+
+def _fast() -> str:
+    """Not needed, so nothing is wrong without it."""
+    if not (_is_installed("onnxruntime") and _is_installed("onnx")):
+        return "not installed (optional: `pip install onnxruntime onnx`)"
+    return f"onnxruntime {import_module('onnxruntime').__version__}"
 
 
 def _version_of(package: str) -> Callable[[], str]:

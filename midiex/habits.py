@@ -190,8 +190,8 @@ def _readers() -> list[Callable[[Told], Any]]:
     return [itemgetter(*columns) if columns else (lambda told: ()) for columns in specs]
 
 
-_READERS = _readers()
-_RELATIVE = {
+READERS = _readers()
+RELATIVE = {
     name: [FROM[name] if spec.startswith("+") else "" for spec in specs] for name, specs in HABITS.items()
 }  # column from which each context's values are counted
 
@@ -255,19 +255,20 @@ class Habits:
     def seen(self, name: int, told: Told) -> Iterator[tuple[dict[int, int], int]]:
         """For each context of a field the symbols counted in it, and what they are counted from."""
         first = FIRST_CONTEXT[name]
-        for k, start in enumerate(_RELATIVE[name]):
-            key = (first + k, _READERS[first + k](told))
-            yield self._counted(key), told[start] if start else 0
+        for k, start in enumerate(RELATIVE[name]):
+            key = (first + k, READERS[first + k](told))
+            yield self.counted(key), told[start] if start else 0
 
-    def hear(self, note: Sequence[int], count: bool = True) -> None:
+    def hear(self, note: Sequence[int], count: bool = True, told: Told | None = None) -> None:
         """The next note (8), its bar counted from the song's beginning; not to be counted, it is only what comes
-        before the next one."""
+        before the next one. `told`: its columns, where they are already known."""
         row = tuple(int(value) for value in note)
         bar, position = row[BAR], row[POSITION]
         if count and self.tail:
             self._count(BAR, self.last, int(bar == self.tail[0][BAR]))
             self._count(POSITION, self.behind(bar), position)
-        told = self.of_voice(row[PROGRAM], row[INSTANCE], self.coming(bar, position)) | {"pitch": row[PITCH]}
+        if not told:
+            told = self.of_voice(row[PROGRAM], row[INSTANCE], self.coming(bar, position)) | {"pitch": row[PITCH]}
         for name in HEAD_ORDER[:-2] if count else ():
             self._count(name, told, row[name])
         voice = told["voice"]
@@ -296,18 +297,19 @@ class Habits:
 
     def _count(self, name: int, told: Told, value: int) -> None:
         first = FIRST_CONTEXT[name]
-        for k, start in enumerate(_RELATIVE[name]):
-            key = (first + k, _READERS[first + k](told))
+        for k, start in enumerate(RELATIVE[name]):
+            key = (first + k, READERS[first + k](told))
             symbol = (value - told[start]) % SYMBOLS if start else value
-            known = self._counted(key)
+            known = self.counted(key)
             share = known.get(symbol, 0) / sum(known.values()) if known else 0.0
             self.right[first + k] = _RIGHT_DECAY * self.right[first + k] + (1 - _RIGHT_DECAY) * share
             seen = self.counts.setdefault(key, {})
             seen[symbol] = seen.get(symbol, 0) + 1
 
-    def _counted(self, key: Key) -> dict[int, int]:
+    def counted(self, key: Key) -> dict[int, int]:
+        """How often each symbol followed in a context."""
         own = self.counts.get(key)
-        before = self.before._counted(key) if self.before else None
+        before = self.before.counted(key) if self.before else None
         if not own or not before:
             return own or before or {}
         both = dict(before)

@@ -36,7 +36,7 @@ BAR_PERIODS = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
 INDEX_PERIODS = (4.0, 16.0, 64.0, 256.0)
 ECHO_WIDTH = 96
 TRUST_SCALE = 32.0  # few numbers, which must move far: learned as if at so many times the learning rate
-_ECHO_FIRSTS = [sum(n + 1 for n in ECHO_SIZES[:field]) for field in range(len(ECHO_SIZES))]  # of each field's rows
+ECHO_FIRSTS = tuple(sum(n + 1 for n in ECHO_SIZES[:field]) for field in range(len(ECHO_SIZES)))  # of each field's rows
 
 
 class _Scatter(torch.autograd.Function):
@@ -267,7 +267,7 @@ class EchoReader(nn.Module):
 
     def forward(self, echoes: Tensor) -> Tensor:
         """echoes (N, ECHOES, 8) -> (N, D)."""
-        notes = self.table((echoes + echoes.new_tensor(_ECHO_FIRSTS)).flatten(0, 1))  # (N * ECHOES, ECHO_WIDTH)
+        notes = self.table((echoes + echoes.new_tensor(ECHO_FIRSTS)).flatten(0, 1))  # (N * ECHOES, ECHO_WIDTH)
         return self.out(notes.view(len(echoes), -1))
 
 
@@ -324,13 +324,13 @@ class Heads(nn.Module):
             z = z + self.mix[head - 1](chosen)
         return F.silu(z)
 
-    def trust(self, head: int, features: Tensor, bucket: Tensor, level: Tensor, more: float = 0.0) -> Tensor:
+    def trust(self, head: int, features: Tensor, bucket: Tensor, level: Tensor) -> Tensor:
         """How much the network, first, and each context of these buckets and levels (N, K) is believed: log weights (N,
-        1 + K) whose shares sum to 1; contexts of bucket 0 have none. `more` is added to the others before that."""
+        1 + K) whose shares sum to 1; contexts of bucket 0 have none."""
         gate = self.gate[head](features).float()
         context = torch.arange(bucket.shape[1], device=bucket.device)
         known = self.bucket[head](bucket + BUCKETS * context) + self.level[head](level + LEVELS * context)  # (N, K, 1)
-        contexts = (gate[:, 1:] + more + TRUST_SCALE * known[..., 0].float()).masked_fill(bucket == 0, -torch.inf)
+        contexts = (gate[:, 1:] + TRUST_SCALE * known[..., 0].float()).masked_fill(bucket == 0, -torch.inf)
         return torch.log_softmax(torch.cat([gate[:, :1], contexts], 1), 1)
 
     def opinions(

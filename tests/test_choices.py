@@ -11,8 +11,10 @@ from songs import rows_of, told_of
 from midiex.choices import Choices, told_more
 from midiex.decoding import POSITION_HEAD
 from midiex.habits import HABITS, STAYS, SYMBOLS, Habits, Told
+from midiex.layers import Heads
 from midiex.model import ChunkTransformer
 from midiex.occurrences import bucket_of
+from midiex.recalled import Recalled
 from midiex.tokens import BAR, FIELD_SIZES, FIELDS, HEAD_ORDER, PITCH, POSITION, PROGRAM, moved
 
 
@@ -21,14 +23,24 @@ def states_of(model: ChunkTransformer, count: int, seed: int = 0) -> tuple[torch
     return model.heads.states(torch.randn(count, model.size.d_model, generator=generator))
 
 
+def together(states: tuple[torch.Tensor, ...]) -> np.ndarray:
+    return torch.cat(states, 1).detach().numpy()
+
+
 def mixed_by_hand(
-    choices: Choices, head: int, states: tuple[torch.Tensor, ...], chosen: torch.Tensor, told: list[Told], bar: int
+    heads: Heads,
+    habits: Habits,
+    head: int,
+    states: tuple[torch.Tensor, ...],
+    chosen: torch.Tensor,
+    told: list[Told],
+    bar: int,
 ) -> np.ndarray:
     """Probabilities (K, n) of the next values: what the network and each context expect, by the trust in each."""
-    heads, name = choices.heads, HEAD_ORDER[head]
+    name = HEAD_ORDER[head]
     features = heads.features(head, states, chosen)
     mixed = torch.softmax(heads.out[head](features).double(), 1).numpy()
-    for k, (habits, columns) in enumerate(zip(choices.habits, told, strict=True)):
+    for k, columns in enumerate(told):
         counted = list(habits.seen(name, columns)) if columns else [({}, 0)] * len(HABITS[name])
         seen = np.array([[sum(symbols.values()) for symbols, _ in counted]])
         bucket = bucket_of(seen, np.array([[len(symbols) for symbols, _ in counted]]))
@@ -53,25 +65,26 @@ def mixed_by_hand(
 @pytest.mark.parametrize("head", range(8), ids=[FIELDS[name] for name in HEAD_ORDER])
 @pytest.mark.parametrize("seed", range(3))
 def test_choices_mix_the_network_with_what_the_song_did(head: int, seed: int) -> None:
-    """For candidates that have gone different ways after one song, for one that is finished, and after no song."""
+    """For candidates that have gone different ways after one song, and for one that is finished."""
     model, rng, name = lively_model(tiny_config(), seed), np.random.default_rng(seed), HEAD_ORDER[head]
     rows = random_rows(rng, 60, bars=8)
     rows[:, POSITION] = rows[:, POSITION] // 12 * 12  # so that it repeats itself
     before = Habits()
     for row in rows:
         before.hear(row)
-    of_each = [*(Habits(before) for _ in range(4)), Habits()]
-    for k, habits in enumerate(of_each[:4]):
+    of_each = [Habits(before) for _ in range(4)]
+    for k, habits in enumerate(of_each):
         for row in rows[:k]:
-            habits.hear(moved(row[None], 8)[0])
+            habits.hear(moved(row[None], 8)[0], count=False)
     coming = moved(rows[4:5], 8)[0].tolist()
     told = [{} if k == 3 else told_of(habits, name, coming) for k, habits in enumerate(of_each)]
-    choices = Choices(model.heads, of_each, 0.0)
-    states = states_of(model, 5, seed)
-    chosen = model.heads.choose(0, torch.full((5,), coming[PROGRAM]), None)
-    found = np.exp(choices.log_p(head, states, chosen, told, np.full(5, 2)))
-    expected = mixed_by_hand(choices, head, states, chosen, told, bar=2)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+    choices = Choices(model.heads, Recalled(before))
+    states = states_of(model, 4, seed)
+    chosen = model.heads.choose(0, torch.full((4,), coming[PROGRAM]), None)
+    expected = mixed_by_hand(model.heads, before, head, states, chosen, told, bar=2)
+    for _ in range(2):  # counted, and then remembered
+        found = np.exp(choices.log_p(head, together(states), chosen.numpy(), told, np.full(4, 2)))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
     if name == POSITION:  # the same way ahead may lead out of what can be written
         assert (found.sum(1) < 1 + 1e-5).all()
     else:
@@ -91,7 +104,8 @@ def test_a_way_ahead_is_lost_only_where_it_leads_too_far(at: int, is_possible: b
         habits.hear(row)
     told = habits.behind(bar=1)
     states = states_of(model, 1)
-    total = np.exp(Choices(model.heads, [habits], 0.0).log_p(POSITION_HEAD, states, None, [told])).sum()
+    choices = Choices(model.heads, Recalled(habits))
+    total = np.exp(choices.log_p(POSITION_HEAD, together(states), None, [told])).sum()
     assert (total > 1 - 1e-5) == is_possible and 0 < total < 1 + 1e-5
 
 
@@ -111,10 +125,37 @@ def test_what_is_told_grows_with_what_is_chosen() -> None:
 
 def test_habits_may_weigh_more() -> None:
     """As much more as is said, beside the network, whose own choices keep their proportions."""
-    model = lively_model(tiny_config())
-    bucket, level = torch.full((1, len(HABITS[PITCH])), 7), torch.zeros(1, len(HABITS[PITCH]), dtype=torch.int64)
-    head, features = HEAD_ORDER.index(PITCH), torch.randn(1, model.heads.width)
+    model, habits, head = lively_model(tiny_config()), Habits(), HEAD_ORDER.index(PITCH)
+    for row in rows_of((0, 0, 0, 60), (0, 12, 0, 62)):
+        habits.hear(row)
+    told, states = told_of(habits, PITCH, rows_of((0, 24, 0, 64))[0].tolist()), states_of(model, 2)
+    recalled = Recalled(habits)
+    # the second candidate is told nothing: the network's opinion alone
     with torch.no_grad():
-        plain, more = (model.heads.trust(head, features, bucket, level, nats)[0] for nats in (0.0, 1.5))
-    assert torch.allclose(more[1:] - more[0], plain[1:] - plain[0] + 1.5, atol=1e-5)
-    assert more.exp().sum().item() == pytest.approx(1)
+        alike = tuple(part[:1].expand(2, -1) for part in states)
+    (plain, alone), (more, _) = (
+        np.exp(Choices(model.heads, recalled, nats).log_p(head, together(alike), None, [told, {}])) for nats in (0, 1.5)
+    )
+    unheard = np.array([p not in (60, 62) for p in range(FIELD_SIZES[PITCH])])
+    shares = []  # of the habits
+    for found in (plain, more):
+        own = found[unheard] / alone[unheard]
+        np.testing.assert_allclose(own, own[0], rtol=1e-3)
+        shares.append(1 - own[0])
+    odds = [share / (1 - share) for share in shares]
+    assert odds[1] / odds[0] == pytest.approx(np.exp(1.5), rel=1e-3)
+
+
+def test_rows_are_made_anew_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    habits, name = Habits(), PITCH
+    for row in random_rows(np.random.default_rng(0), 60, bars=8):
+        habits.hear(row)
+    columns = [told_of(habits, name, row) for row in random_rows(np.random.default_rng(1), 60, bars=8).tolist()]
+    at_once = Recalled(habits).find(name, columns)
+    monkeypatch.setattr("midiex.recalled.MOST_ROWS", 10)
+    few = Recalled(habits)
+    for _ in range(2):
+        for k, told in enumerate(columns):
+            for part, whole in zip(few.find(name, [told]), at_once, strict=True):
+                np.testing.assert_array_equal(part[0], whole[k])
+    assert at_once[0].sum() > 0

@@ -34,22 +34,26 @@ def _names(requirements: str) -> set[str]:
     return {re.split(r"[<>=~! ]", line)[0].lower() for line in requirements.split("\n") if line.strip()}
 
 
-def _imported() -> set[str]:
-    """Top-level names of everything imported anywhere in the package, midiex itself left out."""
+def _imported(always: bool = False) -> set[str]:
+    """Names of all packages imported anywhere in midiex, itself left out; `always`: as soon as a module is."""
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in tree.body if always else ast.walk(tree):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 found.add(node.module.split(".")[0])
-    return found - {"midiex"}
+    return {DISTRIBUTION.get(name, name) for name in found - {"midiex"} - set(sys.stdlib_module_names)}
 
 
 def test_every_import_is_a_declared_dependency(setup_cfg: configparser.ConfigParser) -> None:
     declared = _names(setup_cfg["options"]["install_requires"])
-    used = {DISTRIBUTION.get(name, name) for name in _imported() - set(sys.stdlib_module_names)}
-    assert used <= declared, f"not in install_requires: {sorted(used - declared)}"
+    assert _imported(always=True) <= declared
+    extras = setup_cfg["options.extras_require"]
+    optional = set().union(*(_names(extras[extra]) for extra in extras if extra != "dev"))
+    missing = _imported() - declared - optional
+    assert not missing, f"neither in install_requires nor in an extra: {sorted(missing)}"
 
 
 def test_version_is_plain_and_has_one_home(setup_cfg: configparser.ConfigParser) -> None:
