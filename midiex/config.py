@@ -19,6 +19,7 @@ from .errors import BadInput
 
 MIN_HEAD_DIM = 16
 OPTIMIZERS = ("adamw", "muon")
+ENGINES = ("auto", "torch", "onnx")
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,17 @@ class GenerateConfig:
     candidates: int = 6  # versions of each chunk written at once; the one that fits best is kept
     max_attempts: int = 3  # rounds of candidates before the best poor one is taken
     habits: float = 1.0  # how much more the song's own habits weigh than they were trained to, in nats; 0: no more
-    returns: float = 0.5  # how readily earlier music comes back, beside songs of the same habits; 0: never
+    progression: float = 0.8  # how much the song's chord progression, if it has one, guides new pitches; 0: not at all
+    returns: float = 1.0  # how readily earlier music comes back, beside songs of the same habits; 0: never
+    engine: str = "auto"  # what runs the decoder: torch, onnx (eight bits), or onnx where it is installed
     redraws: int = 8  # of a place in time at which the model expects a track that is not to be written
 
     def __post_init__(self) -> None:
+        _require(self.engine in ENGINES, "generate.engine", self.engine, ", ".join(ENGINES))
         _above_zero("generate", self, "temperature", "top_p")
         _probability("generate", self, "top_p", "min_p")
         _at_least(1, "generate", self, "candidates", "max_attempts")
-        _at_least(0, "generate", self, "redraws", "returns", "habits")
+        _at_least(0, "generate", self, "redraws", "returns", "habits", "progression")
 
 
 _Section = TypeVar("_Section", ModelConfig, MemoryConfig, TrainConfig, GenerateConfig)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from . import onnx_stepper
 from .choices import Choices, told_more
 from .chunks import MAX_CHUNK_NOTES
 from .config import GenerateConfig
@@ -20,6 +20,9 @@ from .constraints import END, Grammar, State
 from .echoes import ECHOES, NOTHING, Listener
 from .habits import Habits, Told
 from .model import ChunkTransformer
+from .progression import HALVES
+from .recalled import Recalled
+from .stepper import Memory, Stepper, TorchStepper
 from .tokens import (
     BAR,
     DURATION,
@@ -27,8 +30,6 @@ from .tokens import (
     HEAD_ORDER,
     INSTANCE,
     MICRO,
-    MICRO_PER_BEAT,
-    MICROS_PER_POSITION,
     PITCH,
     POSITION,
     PROGRAM,
@@ -36,7 +37,6 @@ from .tokens import (
 
 BAR_HEAD, POSITION_HEAD = HEAD_ORDER.index(BAR), HEAD_ORDER.index(POSITION)
 WHICH = (PROGRAM, INSTANCE, PITCH)  # what sorts the notes of one onset, the first of HEAD_ORDER
-Memory = list[tuple[Tensor, Tensor]]  # keys and values of each decoder layer, (1, H, M, E)
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,11 @@ class Task:
     programs: np.ndarray  # (129,) float32
     grammar: Grammar
     heard: Listener  # all notes so far, that new ones may echo
-    habits: Habits  # of the song so far
+    recalled: Recalled  # the habits of the song
     # (m, 8) rows that stand already, in canonical order, bars counted from the chunk's first; of voices that the
     # grammar does not hold
     fixed: np.ndarray = field(default_factory=lambda: np.zeros((0, len(FIELD_SIZES)), np.int32))
+    progression: np.ndarray | None = None  # (bars, HALVES, pitches) nats by which the song's harmony asks for a pitch
     final: np.ndarray | None = None  # (12,) bool, pitch classes of the chord on which the music ends in this chunk
 
 
@@ -111,78 +112,18 @@ def pick(logits: np.ndarray, mask: np.ndarray | None, config: GenerateConfig, rn
     """
     if mask is not None:
         logits = np.where(mask, logits, -np.inf)
-    logits = logits / config.temperature
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    p /= p.sum(1, keepdims=True)
+    p = np.exp((logits - logits.max(1, keepdims=True)) / config.temperature)  # beside the likeliest
     if config.min_p > 0:
-        p = np.where(p >= config.min_p * p.max(1, keepdims=True), p, 0)
+        p *= p >= config.min_p
     if config.top_p < 1:
-        order = np.argsort(-p, axis=1, kind="stable")
-        ranked = np.take_along_axis(p, order, 1)
-        before = np.cumsum(ranked, 1) - ranked
-        np.put_along_axis(p, order, np.where(before < config.top_p * p.sum(1, keepdims=True), ranked, 0), 1)
-    cumulative = np.cumsum(p, 1)
-    draw = rng.random(len(p))[:, None] * cumulative[:, -1:]
-    choice = (cumulative <= draw).sum(1)
-    return np.minimum(choice, p.shape[1] - 1 - (p[:, ::-1] > 0).argmax(1))  # never a dropped choice by rounding
-
-
-def negative_log_likelihood(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """(K,) nats of the chosen classes under logits (K, n)."""
-    top = logits.max(1)
-    return top + np.log(np.exp(logits - top[:, None]).sum(1)) - logits[np.arange(len(chosen)), chosen]
-
-
-class Decoder:
-    """The step-by-step twin of ChunkTransformer.forward for K candidates of one chunk."""
-
-    def __init__(self, model: ChunkTransformer, memory: Memory, task: Task, candidates: int, most_notes: int):
-        size = model.size
-        self.model, self.memory, self.task = model, memory, task
-        shape = (size.decoder_layers, candidates, size.n_heads, most_notes + 2, size.head_dim)
-        self.keys, self.values = torch.empty(shape), torch.empty(shape)  # read only where a step has written
-        condition = model.condition_vector(
-            torch.from_numpy(task.conditions)[None], torch.from_numpy(task.programs)[None]
-        )
-        self.condition = condition.expand(candidates, -1)
-        self.at = 0
-        start = [float(task.beat_starts[0]), float(task.first_bar)]
-        self.key_times = torch.tensor([start] * candidates)  # time of the note a step carries
-        self.query_times = self.key_times
-
-    def step(
-        self, previous: np.ndarray | None, onset: np.ndarray | None, echoes: np.ndarray, again: bool = False
-    ) -> tuple[Tensor, ...]:
-        """Head states after one more step. `previous` (K, 8): the note before the one to be written, None at steps 0
-        and 1; `onset` (K, 2): bar and position of the note to be written, None at step 0; `echoes` (K, ECHOES, 8): the
-        earlier notes it may echo. With `again` the step before is taken anew, with another onset."""
-        self.at -= again
-        model, step = self.model, self.at
-        x = self.condition
-        x = x + (model.begin.weight[step] if previous is None else model.note_vector(torch.from_numpy(previous)))
-        if onset is not None:
-            x = x + model.onset_vector(torch.from_numpy(onset))
-            if step >= 2 and not again:
-                self.key_times = self.query_times
-            self.query_times = self._times(onset)
-        x = x + model.echoes(torch.from_numpy(echoes))
-        index = torch.full((len(x),), step)
-        q_cos, q_sin = model.rotary(self.query_times, index)
-        k_cos, k_sin = model.rotary(self.key_times, index)
-        self_cos, self_sin = torch.stack([q_cos, k_cos], 1)[:, :, None], torch.stack([q_sin, k_sin], 1)[:, :, None]
-        cross_cos, cross_sin = (t[:, None] for t in model.rotary(self.query_times))
-        for i, layer in enumerate(model.decoder_layers):
-            x = layer.attention.step(x, self.keys[i], self.values[i], step, self_cos, self_sin)
-            x = layer.cross.step(x, *self.memory[i], cross_cos, cross_sin)
-            x = layer.feed_forward(x)
-        self.at += 1
-        return model.heads.states(x)
-
-    def _times(self, onset: np.ndarray) -> Tensor:
-        bar, beat = onset[:, 0], onset[:, 1] * (MICROS_PER_POSITION / MICRO_PER_BEAT)
-        beats = self.task.beat_starts[bar] + beat
-        bars = self.task.first_bar + bar + beat / self.task.bar_beats[bar]
-        return torch.from_numpy(np.stack([beats, bars], 1).astype(np.float32))
+        ranked = np.sort(p, 1)[:, ::-1]
+        cumulative = ranked.cumsum(1)
+        last = (cumulative < config.top_p * cumulative[:, -1:]).sum(1)  # the least likely that is kept
+        p *= p >= ranked[np.arange(len(p)), last][:, None]
+    cumulative = p.cumsum(1)
+    total = cumulative[:, -1]
+    draw = np.minimum(rng.random(len(p)) * total, np.nextafter(total, np.float32(0)))  # below the total, if rounded
+    return (cumulative > draw[:, None]).argmax(1)
 
 
 @torch.inference_mode()
@@ -203,25 +144,25 @@ def write_chunk(
     count, longest = config.candidates, most_notes + len(task.fixed)
     state = State(task.grammar, task.bar_positions, count, task.final)
     fixed = _Fixed(task.fixed, count)
-    decoder = Decoder(model, memory, task, count, longest)
-    heads = model.heads
+    stepper = stepper_for(config.engine, model, memory, task, count, longest)
     listeners = [Listener(task.heard) for _ in range(count)]
-    choices = Choices(heads, [Habits(task.habits) for _ in range(count)], config.habits)
+    growing = [Habits(task.recalled.habits) for _ in range(count)]
+    choices = Choices(model.heads, task.recalled, config.habits)
     rows = np.zeros((count, longest, len(FIELD_SIZES)), np.int64)
     lengths = np.zeros(count, np.int64)
     done, cut_short, is_fixed = (np.zeros(count, bool) for _ in range(3))  # is_fixed: whose next row is a fixed one
-    nll = np.zeros(count)
+    nll, each = np.zeros(count), np.arange(count)
     settled = nll  # without the choices that a fixed row may yet make void
     previous: np.ndarray | None = None
     onset: np.ndarray | None = None
     coming = fixed.next()
-    source: tuple[tuple[Tensor, ...], Tensor | None] | None = None  # what the latest onset was drawn from
+    source: tuple[np.ndarray, np.ndarray | None] | None = None  # what the latest onset was drawn from
 
-    def draw_onset(states: tuple[Tensor, ...], chosen: Tensor | None) -> _Onset:
+    def draw_onset(states: np.ndarray, chosen: np.ndarray | None) -> _Onset:
         bars = None if previous is None else previous[:, BAR]
         logits = choices.log_p(BAR_HEAD, states, chosen, behind(None), bars)
         bar = pick(logits, _never_empty(state.bars(), done), config, rng)  # a later bar leads to the fixed row as well
-        nats = negative_log_likelihood(logits, bar)
+        nats = -logits[each, bar]
         ended = done | (bar == END) & (fixed.written == len(task.fixed))
         # the free notes are used up: only fixed rows are still to come
         full = (lengths - fixed.written == most_notes) & (fixed.written < len(task.fixed))
@@ -229,27 +170,25 @@ def write_chunk(
         bar = np.where(ended, 0, np.where(to_fixed, coming[:, BAR], bar))
         if ended.all():
             return _Onset(bar, bar, ended, to_fixed, nats)
-        chosen = heads.choose(BAR_HEAD, torch.from_numpy(bar), chosen)
+        chosen = choices.choose(BAR_HEAD, bar, chosen)
         logits = choices.log_p(POSITION_HEAD, states, chosen, behind(bar))
         mask = state.positions(bar)
         fixed.allow(mask, POSITION, coming[:, BAR] == bar)
         position = pick(logits, _never_empty(mask, ended | to_fixed), config, rng)
-        nats = nats + np.where(ended, 0, negative_log_likelihood(logits, position))
+        nats = nats + np.where(ended, 0, -logits[each, position])
         to_fixed |= ~ended & (bar == coming[:, BAR]) & (position > coming[:, POSITION])
         return _Onset(bar, np.where(to_fixed, coming[:, POSITION], position), ended, to_fixed, nats)
 
     def behind(bar: np.ndarray | None) -> list[Told]:
         """What the next onset's habits depend on; a chunk's first bar depends on none."""
         if bar is None:
-            return [
-                {} if over or previous is None else h.behind() for h, over in zip(choices.habits, done, strict=True)
-            ]
+            return [{} if over or previous is None else h.behind() for h, over in zip(growing, done, strict=True)]
         bars = (bar + task.first_bar).tolist()
-        return [{} if over else h.behind(b) for h, over, b in zip(choices.habits, done, bars, strict=True)]
+        return [{} if over else h.behind(b) for h, over, b in zip(growing, done, bars, strict=True)]
 
     def here(onset: np.ndarray) -> list[Told]:
         """What the habits of a note at this onset depend on."""
-        places = zip(choices.habits, (onset[:, 0] + task.first_bar).tolist(), onset[:, 1].tolist(), done, strict=True)
+        places = zip(growing, (onset[:, 0] + task.first_bar).tolist(), onset[:, 1].tolist(), done, strict=True)
         return [{} if over else habits.coming(bar, position) for habits, bar, position, over in places]
 
     def echoes() -> np.ndarray:
@@ -259,8 +198,8 @@ def write_chunk(
         return np.array([listener.expect(bar, position) for listener, bar, position in places])
 
     for step in range(longest + 1):
-        states = decoder.step(previous, onset, echoes())
-        chosen: Tensor | None = None
+        states = stepper.step(previous, onset, echoes())
+        chosen: np.ndarray | None = None
         if onset is not None:
             for _ in range(config.redraws if len(task.fixed) and source else 0):
                 at_fixed = (onset == coming[:, [BAR, POSITION]]).all(1)
@@ -274,7 +213,7 @@ def write_chunk(
                 done |= again & new.ended
                 onset = np.where(again[:, None], np.stack([new.bar, new.position], 1), onset)
                 state.move(onset[:, 0], onset[:, 1])
-                states = decoder.step(previous, onset, echoes(), again=True)
+                states = stepper.step(previous, onset, echoes(), again=True)
             note = np.zeros((count, len(FIELD_SIZES)), np.int64)
             note[:, [BAR, POSITION]] = onset
             told = here(onset)
@@ -284,7 +223,8 @@ def write_chunk(
                 if mask is not None and level.any():
                     fixed.allow(mask, name, level)
                 logits = choices.log_p(head, states, chosen, told)
-                picked = pick(logits, _never_empty(mask, done | is_fixed), config, rng)
+                wished = logits if name != PITCH else logits + _guidance(task, note, config.progression)
+                picked = pick(wished, _never_empty(mask, done | is_fixed), config, rng)
                 if name in WHICH:
                     is_fixed |= level & (picked > coming[:, name])
                     level &= picked == coming[:, name]
@@ -292,16 +232,16 @@ def write_chunk(
                         is_fixed |= level
                         level[:] = False
                 note[:, name] = np.where(is_fixed, coming[:, name], picked)
-                told = told_more(choices.habits, told, name, note)
-                nll += np.where(done, 0, negative_log_likelihood(logits, note[:, name]))
-                chosen = heads.choose(head, torch.from_numpy(note[:, name]), chosen)
+                told = told_more(growing, told, name, note)
+                nll += np.where(done, 0, -logits[each, note[:, name]])
+                chosen = choices.choose(head, note[:, name], chosen)
             nll = np.where(is_fixed, settled, nll)
             state.write(note[:, PROGRAM], note[:, INSTANCE], note[:, PITCH])
             rows[~done, lengths[~done]] = note[~done]
             for k in np.flatnonzero(~done):
                 heard = (note[k, BAR] + task.first_bar, *note[k, 1:])
                 listeners[k].hear(heard)
-                choices.habits[k].hear(heard, count=False)
+                growing[k].hear(heard, count=False, told=told[k])
             lengths += ~done
             fixed.written += is_fixed & ~done
             previous = note
@@ -324,15 +264,40 @@ def write_chunk(
     ]
 
 
-def _share_of_free(choices: Choices, states: tuple[Tensor, ...], told: list[Told], state: State) -> np.ndarray:
+def stepper_for(
+    engine: str, model: ChunkTransformer, memory: Memory, task: Task, candidates: int, longest: int
+) -> Stepper:
+    """What takes the steps of a chunk: `engine` is torch, onnx, or auto for onnx where it is installed.
+
+    Raises MissingPart for onnx where it is not.
+    """
+    stepper: Stepper
+    if engine == "torch" or (engine == "auto" and not onnx_stepper.is_installed()):
+        stepper = TorchStepper(model, memory, task.conditions, task.programs, candidates, longest)
+    else:
+        stepper = onnx_stepper.OnnxStepper(model, memory, task.conditions, task.programs, candidates, longest)
+    stepper.begin_at(task.beat_starts, task.bar_beats, task.first_bar)
+    return stepper
+
+
+def _share_of_free(choices: Choices, states: np.ndarray, told: list[Told], state: State) -> np.ndarray:
     """How likely the model finds it that the note at the onset it was given is one of the free voices', (K,)."""
     programs = np.exp(choices.log_p(0, states, None, told))
     share = np.zeros(len(programs))
     for program in np.flatnonzero(state.voices_of.any(1)).tolist():
-        chosen = choices.heads.choose(0, torch.full((len(programs),), program), None)
+        chosen = choices.choose(0, np.full(len(programs), program), None)
         instances = np.exp(choices.log_p(1, states, chosen, [t and t | {"program": program} for t in told]))
         share += programs[:, program] * instances[:, state.voices_of[program]].sum(1)
     return share
+
+
+def _guidance(task: Task, note: np.ndarray, weight: float) -> np.ndarray | float:
+    """Nats (K, pitches) by which the song's progression asks for pitches where the notes (K, 8) begin."""
+    if task.progression is None or not weight:
+        return 0.0
+    bar = note[:, BAR]
+    half = np.minimum(HALVES * note[:, POSITION] // task.bar_positions[bar], HALVES - 1)
+    return weight * task.progression[bar, half]
 
 
 def _mask(state: State, note: np.ndarray, name: int) -> np.ndarray | None:

@@ -22,7 +22,7 @@ from .checkpoint import fingerprint, load_model
 from .chunks import thin
 from .config import Config, GenerateConfig
 from .constraints import Grammar
-from .decoding import Candidate, Memory, Task, write_chunk
+from .decoding import Candidate, Task, write_chunk
 from .endings import find_ending, stops_short
 from .errors import BadInput
 from .model import ChunkTransformer
@@ -31,6 +31,7 @@ from .places import bar_at, players
 from .planner import Bars, Plan, Planner
 from .provenance import Provenance, carried
 from .splice import Joint, splice
+from .stepper import Memory
 from .tokens import BAR, POSITION
 
 MAX_SECONDS = 6 * 3600
@@ -368,6 +369,7 @@ def start(
     temperature: float | None = None,
     candidates: int | None = None,
     returns: float | None = None,
+    progression: float | None = None,
 ) -> Passage:
     """Begin a continuation of a MIDI file to `seconds`; nothing is written yet: iterate the result's `chunks()`.
 
@@ -376,7 +378,7 @@ def start(
     `keep_ending` follows the new music. With `exact` the last release falls on the second; with `loop` the end leads
     back to the beginning; with `open_end` the music does not come to an end but stops where it is. `solo`, `mute` and
     `drums` choose who plays, as in places.players. `returns` is how readily earlier music comes back, 1 as in songs of
-    the same habits, 0 never.
+    the same habits, 0 never; `progression` how strictly its chord progression is kept to, 0 not at all.
 
     Raises BadInput for a file or value that cannot be used.
     """
@@ -408,6 +410,7 @@ def start(
     joint = Joint(line, resume_tick, clip=not follows, loops=loop)
     usual, loaded = settings(model, seed, temperature, candidates)
     usual = usual if returns is None else replace(usual, returns=returns)
+    usual = usual if progression is None else replace(usual, progression=progression)
     leads_to = ENDING if lands else LOOP if loop else OPEN if open_end else SONG
     who = players(song, solo, mute, drums)
     return Passage(song, loaded, joint, leads_to, who, usual, seed, exact=exact, why_here=why_here)

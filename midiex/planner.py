@@ -17,11 +17,14 @@ from . import conditions
 from .chunks import chunk_bars, chunk_starts, likeness_set, recall, row_times, thin
 from .config import MemoryConfig
 from .constraints import Grammar
-from .decoding import Memory, Task
+from .decoding import Task
 from .echoes import Listener
 from .habits import Habits
 from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
-from .returns import Span, chance_of_return, what_returns
+from .progression import Progression
+from .recalled import Recalled
+from .returns import STILL_TO_ADD, Span, chance_of_return, what_returns
+from .stepper import Memory
 from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM, moved
 
 MAX_FULL_CHUNKS = 24  # of the song's own chunks kept in full for recall; its latest ones are
@@ -128,12 +131,14 @@ class Planner:
             for bar, *rest in chunk.rows.tolist():
                 later.hear((bar + chunk.first_bar, *rest))
         self.habits.add(later)
+        self.recalled = Recalled(self.habits)
         near = seconds[plan.before - 1 :: -1] if plan.before else seconds[end:]
         self.usual = chunk_bars(near[:MAX_CHUNK_BARS]) if len(near) else plan.new
         self.sizes = list(plan.sizes) or coming_chunks(seconds[plan.before : end], self.usual)
         self.next_bar = plan.before
         self.left_off: int | None = None  # bar after what came back in the latest chunk, None: that was new
         rows = plan.rows_before
+        self.progression = Progression.of(rows, plan.bars.positions[: plan.before])
         self.chance_of_return = chance_of_return(rows, self._spans()) if len(rows) else 0.0
         self.held, self.programs = self._song_conditions()
 
@@ -158,7 +163,7 @@ class Planner:
         index = len(self.chunks) - self.song_chunks
         if not readiness or not self.chunks or index >= len(self.sizes) - 1 or len(self.plan.rows_fixed):
             return None
-        size, chance = self.sizes[index], min(1.0, readiness * self.chance_of_return)
+        size, chance = self.sizes[index], min(1.0, readiness * STILL_TO_ADD * self.chance_of_return)
         bar = what_returns(self._spans(), size, self.bars.positions, self.left_off, chance, rng)
         if bar is None:
             return None
@@ -223,7 +228,8 @@ class Planner:
             programs=self.programs,
             grammar=self.plan.grammar,
             heard=self.heard,
-            habits=self.habits,
+            recalled=self.recalled,
+            progression=self.progression.of_bars(first, size) if self.progression else None,
             fixed=thin(fixed),
             final=self.plan.final if self.plan.end == "ending" and last else None,
         )

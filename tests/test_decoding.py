@@ -4,6 +4,7 @@ and what stands already stays where it is."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,16 +12,19 @@ import torch
 from helpers import lively_model, random_rows, tiny_config
 from songs import bars_of_4_4, network_alone, programs_in, talkative_model, told_of
 
-from midiex import dataset
+from midiex import dataset, onnx_stepper
 from midiex.chunks import MAX_CHUNK_NOTES, likeness_set, row_times
 from midiex.config import GenerateConfig, MemoryConfig
 from midiex.constraints import Grammar
-from midiex.decoding import Candidate, Memory, Task, negative_log_likelihood, pick, write_chunk
+from midiex.decoding import Candidate, Task, pick, write_chunk
 from midiex.echoes import Listener
+from midiex.errors import MissingPart
 from midiex.habits import CONTEXTS, FIRST_CONTEXT, HABITS, STAYS, SYMBOLS, Evidence, Habits
 from midiex.model import NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch, ChunkTransformer
 from midiex.occurrences import bucket_of
 from midiex.planner import Plan, Planner
+from midiex.recalled import Recalled
+from midiex.stepper import Memory
 from midiex.tokens import (
     BAR,
     DRUM_PROGRAM,
@@ -36,7 +40,7 @@ from midiex.tokens import (
 )
 
 SONG_BARS = 40  # of two seconds: ten chunks of four bars
-PLAIN = GenerateConfig(temperature=1, top_p=1, min_p=0, candidates=4, habits=0)
+PLAIN = GenerateConfig(temperature=1, top_p=1, min_p=0, candidates=4, habits=0, engine="torch")
 DRAWS = 20_000
 Planned = tuple[ChunkTransformer, Task, Memory]
 
@@ -68,7 +72,7 @@ def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: 
         for r, b in zip([*known, rows], first_bars, strict=True)
     ]
     full, summaries = dataset.memory_slots(chunks, len(known), 0, planner.memory, None)
-    habits = steps_note_by_note(moved(rows, task.first_bar), Habits(task.habits), task.first_bar)
+    habits = steps_note_by_note(moved(rows, task.first_bar), Habits(task.recalled.habits), task.first_bar)
     times = []
     for chunk in chunks:
         times.append(row_times(moved(chunk.rows, chunk.first_bar), planner.bars.beat_starts))
@@ -137,6 +141,49 @@ def test_cached_steps_equal_the_forward_pass(make, song: np.ndarray) -> None:  #
         assert losses.sum() / len(candidate.rows) == pytest.approx(candidate.nll, abs=1e-4)
 
 
+@pytest.mark.parametrize(("int8", "off"), [(False, 1e-4), (True, 0.05)])
+def test_steps_in_onnx_equal_the_forward_pass(
+    int8: bool, off: float, song: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last digits in float32, nearly so in eight bits."""
+    pytest.importorskip("onnxruntime")
+    config = tiny_config()
+    model = talkative_model(config)
+    planner, task, remembered = plan(model, song, config.memory)
+    monkeypatch.setattr(onnx_stepper, "OnnxStepper", partial(onnx_stepper.OnnxStepper, int8=int8))
+    settings = replace(PLAIN, engine="onnx")
+    candidates = write_chunk(model, remembered, task, settings, np.random.default_rng(0))
+    assert max(len(c.rows) for c in candidates) > 20
+    for candidate in (c for c in candidates if c.finished):
+        losses = teacher_forced(model, planner, task, candidate.rows)
+        assert losses.sum() / len(candidate.rows) == pytest.approx(candidate.nll, abs=off)
+
+
+def test_a_session_is_made_anew_when_the_weights_change() -> None:
+    pytest.importorskip("onnxruntime")
+    model = lively_model(tiny_config())
+    first = onnx_stepper.session_of(model)
+    assert onnx_stepper.session_of(model) is first and onnx_stepper.session_of(model, int8=False) is not first
+    first = onnx_stepper.session_of(model)
+    with torch.no_grad():
+        model.heads.state.weight.mul_(2)
+    assert onnx_stepper.session_of(model) is not first
+
+
+def test_without_onnx_torch_takes_the_steps(song: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config()
+    model = lively_model(config)
+    _, task, remembered = plan(model, song, config.memory)
+    monkeypatch.setattr(onnx_stepper, "is_installed", lambda: False)
+    written = [
+        [c.rows.tolist() for c in write_chunk(model, remembered, task, settings, np.random.default_rng(0))]
+        for settings in (PLAIN, replace(PLAIN, engine="auto"))
+    ]
+    assert written[0] == written[1]
+    with pytest.raises(MissingPart, match="pip install"):
+        write_chunk(model, remembered, task, replace(PLAIN, engine="onnx"), np.random.default_rng(0))
+
+
 def test_the_memory_is_laid_out_as_in_training(song: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison above covers every kind of memory; were one missing, it would prove less."""
     model, kinds = talkative_model(), []
@@ -156,7 +203,7 @@ def test_the_comparison_would_notice(what: str, song: np.ndarray) -> None:
         "programs": {"programs": 1 - task.programs},
         "first_bar": {"first_bar": task.first_bar + 1},
         "heard": {"heard": Listener()},
-        "habits": {"habits": Habits()},
+        "habits": {"recalled": Recalled(Habits())},
     }
     if what == "memory":
         _, _, remembered = plan(model, song[::2], MemoryConfig())
@@ -458,11 +505,3 @@ def test_pick_never_takes_a_dropped_class_by_rounding(value: float) -> None:
     mask[:, 20] = True
     picked = pick(logits, mask, replace(PLAIN, min_p=0.05, top_p=0.9), _Always(value))  # type: ignore[arg-type]
     assert mask[np.arange(len(mask)), picked].all()
-
-
-def test_negative_log_likelihood_is_cross_entropy() -> None:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(40, 17)) * np.linspace(0.1, 300, 40)[:, None]
-    chosen = rng.integers(0, 17, 40)
-    true = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(chosen), reduction="none")
-    np.testing.assert_allclose(negative_log_likelihood(logits, chosen), true.numpy(), rtol=1e-9, atol=1e-9)

@@ -248,7 +248,7 @@ def test_habits_are_the_songs_own(chunks: tuple[int, int, int], model: ChunkTran
             for row in moved(chunk.rows, chunk.first_bar):
                 later.hear(row)
         habits.add(later)
-        assert vars(task.habits) == vars(habits)
+        assert vars(task.recalled.habits) == vars(habits)
         assert task.heard.notes == heard.notes and task.heard.before is None
 
     go_on(planner, look)

@@ -95,7 +95,7 @@ def test_music_comes_back_note_for_note(tmp_path: Path) -> None:
 
 
 def test_own_bars_come_back_with_all_their_notes() -> None:
-    passage = midiex.extend(EXAMPLES / "chiptune_loop.mid", 120, seed=1, returns=10)
+    passage = midiex.extend(EXAMPLES / "chiptune_loop.mid", 120, seed=1, returns=25)
     before = passage.line.before
     own = [c for c in passage.written if c.came_back is not None and c.came_back + c.bars <= before]
     assert own

@@ -99,6 +99,11 @@ def _with(*groups: tuple[Callable, ...]) -> Callable:
     type=click.FloatRange(0, 10),
     help="How readily earlier music comes back: 0 never, 1 as in songs like it, 2 twice as much.  [default: 1]",
 )
+@click.option(
+    "--progression",
+    type=click.FloatRange(0, 3),
+    help="How strictly a progression that the song goes round is kept to: 0 freely, 1 as it does.  [default: 0.8]",
+)
 @_with(_PLAYERS, _OPTIONS)
 def extend(
     song: Path,
@@ -109,6 +114,7 @@ def extend(
     loop: bool,
     open_end: bool,
     returns: float | None,
+    progression: float | None,
     solo: tuple[str, ...],
     mute: tuple[str, ...],
     drums: bool | None,
@@ -129,7 +135,8 @@ def extend(
     def begun(model: Model, seed: int, temperature: float | None) -> Passage:
         return start(
             song, seconds, begin=begin, keep_ending=keep_ending, exact=exact, loop=loop, open_end=open_end,
-            returns=returns, solo=solo, mute=mute, drums=drums, model=model, seed=seed, temperature=temperature,
+            returns=returns, progression=progression, solo=solo, mute=mute, drums=drums, model=model, seed=seed,
+            temperature=temperature,
         )  # fmt: skip
 
     reports = _compose(song, f"{seconds:g}s", begun, Wanted(**wanted))
