@@ -54,7 +54,7 @@ def main() -> None:
         def show(stage: str, done: int, total: int) -> None:
             bar.set_description(stage, refresh=False)
             bar.total, bar.n = total, done
-            bar.update(0)
+            bar.refresh()
 
         result = evaluate(
             args.folders, model=args.model, shards=args.data, splits=args.splits, split=args.split,

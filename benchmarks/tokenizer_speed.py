@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import miditok
@@ -20,12 +21,8 @@ from common import report
 from midiex.tokenizer import NoteRowTokenizer
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--files", type=int, default=100)
-    args = parser.parse_args()
-    files = sorted(args.folder.rglob("*.mid"))[: args.files]
+def measure(files: Sequence[Path]) -> tuple[list[dict], int]:
+    """A row a tokenizer, and how many notes the files have."""
     config = {"use_programs": True, "one_token_stream_for_programs": True, "beat_res": {(0, 4): 12, (4, 12): 4}}
     octuple = miditok.Octuple(miditok.TokenizerConfig(**config, max_bar_embedding=2000))
     tokenizers = {
@@ -46,13 +43,22 @@ def main() -> None:
             seconds[name][0] += encoded - begun
             seconds[name][1] += time.perf_counter() - encoded
             steps[name] += len(tokens.ids)
-    rows = [
+    return [
         {
             "tokenizer": name, "encode files/s": len(files) / seconds[name][0],
             "decode files/s": len(files) / seconds[name][1], "steps a note": steps[name] / notes,
         }
         for name in tokenizers
-    ]  # fmt: skip
+    ], notes  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--files", type=int, default=100)
+    args = parser.parse_args()
+    files = sorted(args.folder.rglob("*.mid"))[: args.files]
+    rows, notes = measure(files)
     report("tokenizer_speed", rows, files=len(files), notes=notes)
 
 
