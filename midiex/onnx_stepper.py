@@ -7,7 +7,8 @@ multiplied with is made uint8 on the way (ONNX Runtime's DynamicQuantizeMatMul).
 
 from __future__ import annotations
 
-import importlib.util
+import functools
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -22,12 +23,20 @@ if TYPE_CHECKING:
     from .model import ChunkTransformer
 
 CONTRIB = "com.microsoft"  # operators of ONNX Runtime's own
+_log = logging.getLogger(__name__)
 _sessions: WeakKeyDictionary[nn.Module, tuple[int, Any]] = WeakKeyDictionary()
 
 
+@functools.cache
 def is_installed() -> bool:
-    """Are the packages of the extra `fast` there?"""
-    return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime"))
+    """Are the packages of the extra `fast` there, and do they work?"""
+    try:
+        import onnx
+        import onnxruntime
+    except Exception as error:  # such as a library that was built for another machine
+        _log.debug("ONNX Runtime cannot be used: %s", error)
+        return False
+    return bool(onnx.__version__ and onnxruntime.__version__)
 
 
 class OnnxStepper(Stepper):
@@ -47,7 +56,7 @@ class OnnxStepper(Stepper):
         super().__init__(model, conditions, programs, candidates)
         size = model.size
         self.session = session_of(model, int8)
-        self.binding = self.session.io_binding()
+        self.binding, self.bound = self.session.io_binding(), list[Any]()
         self.states = np.empty((candidates, 1, model.heads.state.out_features), np.float32)
         self._bind(self.binding.bind_ortvalue_output, "states", self.states)
         shape = (candidates, size.n_heads, longest + 2, size.head_dim)
@@ -71,10 +80,11 @@ class OnnxStepper(Stepper):
             self._bind(self.binding.bind_ortvalue_input, name, array)
 
     def _bind(self, bind: Callable[[str, Any], None], name: str, values: np.ndarray) -> None:
-        """Lets the graph work in an array's own memory, which must be whole."""
+        """Lets the graph work in an array's own memory, which must be whole, and stay."""
         import onnxruntime
 
-        bind(name, onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values)))
+        self.bound.append(onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values)))
+        bind(name, self.bound[-1])
 
     def _layers(self, x: np.ndarray, heard: np.ndarray, angles: Angles) -> np.ndarray:
         given = self.given
