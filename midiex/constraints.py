@@ -3,14 +3,15 @@
 Onsets never run backwards, notes at one onset rise in (program, instance, pitch), only the song's voices play, each
 in its own range and with no more notes struck at once than in the song, drums and tuned voices only where in the beat
 the song places theirs (swung stays swung, quantised stays quantised), no bar stays empty for longer than the song
-leaves bars empty, no voice strikes one pitch nor does nothing begin for much longer than in the song, and a chunk ends
-in its last bar: where the music is to end there, with one chord on its first beat that rings. The masks of a note that
-is still possible are never empty.
+leaves bars empty, no voice strikes one pitch, no note lasts nor does nothing begin for much longer than in the song,
+and a chunk ends in its last bar: where the music is to end there, with one chord on its first beat that rings. The
+masks of a note that is still possible are never empty.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from .tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
     DRUM_PROGRAM,
+    DURATION,
     DURATIONS,
     DURATIONS_PER_BEAT,
     FIELD_SIZES,
@@ -41,6 +43,8 @@ FEWEST_GROOVE_NOTES = 24  # fewer notes do not tell a groove
 GAP_MARGIN = 2.0  # times the song's longest time between onsets, and no less than half a bar
 RUN_MARGIN = 1.75  # times the most often that a voice of the song strikes one pitch in a row …
 FEWEST_RUN = 24  # … and no fewer strikes than these
+HELD_MARGIN = 1.25  # times the song's longest tuned note
+FEWEST_OF_ONE = 12  # notes of a voice, all of one pitch, that show that it has no other
 
 _IS_DRUM = (np.arange(FIELD_SIZES[PROGRAM]) == DRUM_PROGRAM).astype(np.int64)  # (129,)
 
@@ -55,17 +59,22 @@ class Grammar:
     grooves: np.ndarray  # (2, 12, 8) bool as of `grooves_of`
     reach: int  # most positions from one onset to the next
     most_strikes: int  # of one pitch in a row, by a tuned voice that strikes nothing else meanwhile
+    longest: int  # the longest duration of tuned notes
 
     @classmethod
     def of(cls, rows: np.ndarray, bars: int, bar_positions: int = 4 * POSITIONS_PER_BEAT) -> Grammar:
         """Grammar of a song's rows (n, 8) over `bars` bars, usually of `bar_positions`."""
         pitches = np.zeros((FIELD_SIZES[PROGRAM], MAX_INSTANCES, FIELD_SIZES[PITCH]), bool)
         chord = np.zeros((FIELD_SIZES[PROGRAM], MAX_INSTANCES), np.int64)
-        for program, instance in np.unique(rows[:, [PROGRAM, INSTANCE]], axis=0):
+        alone = of_one_pitch(rows)
+        for program, instance in np.unique(rows[:, [PROGRAM, INSTANCE]], axis=0).tolist():
             mine = rows[(rows[:, PROGRAM] == program) & (rows[:, INSTANCE] == instance)]
             struck = np.unique(mine[:, BAR].astype(np.int64) * 128 + mine[:, POSITION], return_counts=True)[1].max()
             if program == DRUM_PROGRAM:
                 pitches[program, instance, np.unique(mine[:, PITCH])] = True
+                chord[program, instance] = struck
+            elif (program, instance) in alone:
+                pitches[program, instance, mine[0, PITCH]] = True
                 chord[program, instance] = struck
             else:
                 low, high = mine[:, PITCH].min() - RANGE_MARGIN, mine[:, PITCH].max() + RANGE_MARGIN
@@ -74,7 +83,7 @@ class Grammar:
         onsets = np.unique(rows[:, BAR].astype(np.int64) * bar_positions + rows[:, POSITION])
         return cls(
             pitches, chord, longest_empty_run(rows, bars), grooves_of(rows), reach_of(onsets, bar_positions),
-            most_strikes(longest_run(rows)),
+            most_strikes(longest_run(rows, alone)), longest_duration(rows),
         )  # fmt: skip
 
     def without(self, voices: set[tuple[int, int]]) -> Grammar:
@@ -91,16 +100,55 @@ def longest_empty_run(rows: np.ndarray, bars: int) -> int:
     return int(np.diff(played).max()) - 1 if len(played) > 1 else 0
 
 
-def longest_run(rows: np.ndarray) -> int:
-    """Most strikes in a row in which a tuned voice of rows (n, 8), in order, plays one pitch only."""
-    longest = 1 if len(rows) else 0
+def of_one_pitch(rows: np.ndarray) -> set[tuple[int, int]]:
+    """The tuned voices (program, instance) of a song's rows (n, 8) that play one pitch only, such as a triangle's."""
+    tuned = rows[rows[:, PROGRAM] != DRUM_PROGRAM]
+    found = set()
+    for program, instance in np.unique(tuned[:, [PROGRAM, INSTANCE]], axis=0).tolist():
+        pitch = tuned[(tuned[:, PROGRAM] == program) & (tuned[:, INSTANCE] == instance), PITCH]
+        if len(pitch) >= FEWEST_OF_ONE and (pitch == pitch[0]).all():
+            found.add((program, instance))
+    return found
+
+
+def longest_duration(rows: np.ndarray) -> int:
+    """The longest duration (its number) that tuned notes may have after a song's rows (n, 8)."""
+    tuned = rows[rows[:, PROGRAM] != DRUM_PROGRAM, DURATION]
+    most = HELD_MARGIN * DURATIONS[tuned.max()] if len(tuned) else DURATIONS[-1]
+    return int((most >= DURATIONS).sum()) - 1
+
+
+def longest_run(rows: np.ndarray, but: Collection[tuple[int, int]] = ()) -> int:
+    """Most strikes in a row in which a tuned voice of rows (n, 8), in order, plays one pitch only; `but` for some."""
+    longest = 0
     voice = rows[:, PROGRAM].astype(np.int64) * MAX_INSTANCES + rows[:, INSTANCE]
-    for v in np.unique(voice[rows[:, PROGRAM] != DRUM_PROGRAM]):
+    ignored = [program * MAX_INSTANCES + instance for program, instance in but]
+    for v in np.setdiff1d(voice[rows[:, PROGRAM] != DRUM_PROGRAM], ignored):
         pitch = rows[voice == v, PITCH]
         changes = np.flatnonzero(np.diff(pitch) != 0)
         runs = np.diff(np.concatenate([[-1], changes, [len(pitch) - 1]]))
         longest = max(longest, int(runs.max()))
     return longest
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Which pitch each voice struck last, and how often in a row; (129, 8) each."""
+
+    pitch: np.ndarray = field(default_factory=lambda: np.full((FIELD_SIZES[PROGRAM], MAX_INSTANCES), -1, np.int16))
+    times: np.ndarray = field(default_factory=lambda: np.zeros((FIELD_SIZES[PROGRAM], MAX_INSTANCES), np.int16))
+
+    def after(self, rows: np.ndarray) -> Runs:
+        """The same after more rows (n, 8)."""
+        pitch, times = self.pitch.copy(), self.times.copy()
+        for program, instance in np.unique(rows[:, [PROGRAM, INSTANCE]], axis=0).tolist():
+            mine = rows[(rows[:, PROGRAM] == program) & (rows[:, INSTANCE] == instance), PITCH]
+            others = np.flatnonzero(mine != mine[-1])
+            run = len(mine) - 1 - int(others[-1]) if len(others) else len(mine)
+            if len(others) == 0 and pitch[program, instance] == mine[-1]:
+                run += int(times[program, instance])
+            pitch[program, instance], times[program, instance] = mine[-1], min(run, 30_000)
+        return Runs(pitch, times)
 
 
 def reach_of(onsets: np.ndarray, bar_positions: int) -> int:
@@ -148,9 +196,16 @@ class State:
     That note may also be one that the grammar would not write (a fixed row): what follows it is still right.
     """
 
-    def __init__(self, grammar: Grammar, bar_positions: np.ndarray, candidates: int, final: np.ndarray | None = None):
+    def __init__(
+        self,
+        grammar: Grammar,
+        bar_positions: np.ndarray,
+        candidates: int,
+        final: np.ndarray | None = None,
+        runs: Runs | None = None,
+    ):
         """`bar_positions` (bars,): positions in each bar. With `final` (12,) bool the music ends in the last bar, on a
-        chord of these pitch classes."""
+        chord of these pitch classes. `runs` are those of the music before."""
         self.grammar = grammar
         self.bar_positions = bar_positions
         self.voices_of: np.ndarray = np.any(grammar.pitches, axis=2)  # (129, 8)
@@ -171,6 +226,8 @@ class State:
             self.final_top = _highest(self.final_pitches)
             shortest = bar_positions[-1] / POSITIONS_PER_BEAT * DURATIONS_PER_BEAT  # to the end of the bar
             self.final_lengths = min(shortest, DURATIONS[-1]) <= DURATIONS  # (durations,)
+        lengths = np.arange(len(DURATIONS))
+        self.allowed_lengths = np.stack([lengths <= grammar.longest, lengths >= 0])  # (2, durations) by is drum
         self.last_place = _highest(self.places)  # (bars,)
         self.starts = np.concatenate([[0], np.cumsum(bar_positions)])  # (bars + 1,) positions before each bar
         first_places = self.places.argmax(1)
@@ -188,8 +245,9 @@ class State:
         self.next_bar = np.zeros(candidates, np.int64)
         self.next_position = np.zeros(candidates, np.int64)
         self.same_onset = np.zeros(candidates, bool)
-        self.run_pitch = np.full((candidates, *self.voices_of.shape), -1, np.int16)  # (K, 129, 8) last pitch struck
-        self.run = np.zeros((candidates, *self.voices_of.shape), np.int16)  # and how often in a row
+        runs = runs or Runs()
+        self.run_pitch = np.repeat(runs.pitch[None], candidates, 0)  # (K, 129, 8) last pitch struck
+        self.run = np.repeat(runs.times[None], candidates, 0)  # and how often in a row
         # May another note of the last voice, of its program, or any at all still be added at the current onset?
         self.voice_open, self.program_open, self.onset_open = (np.zeros(candidates, bool) for _ in range(3))
 
@@ -258,13 +316,13 @@ class State:
         playable[worn_out, self.run_pitch[each, program, instance][worn_out]] = False
         return playable
 
-    def durations(self, program: np.ndarray) -> np.ndarray | None:
-        """None: every one."""
+    def durations(self, program: np.ndarray) -> np.ndarray:
+        usual = self.allowed_lengths[_IS_DRUM[program]]
         if self.final_lengths is None:
-            return None
+            return usual
         drums_alone = not np.any(self.voices_of[:DRUM_PROGRAM])
         rings = self._in_last_bar() & ((program != DRUM_PROGRAM) | drums_alone)
-        return self.final_lengths | ~rings[:, None]
+        return np.where(rings[:, None], self.final_lengths, usual)
 
     def _in_last_bar(self) -> np.ndarray:
         return self.next_bar == len(self.bar_positions) - 1

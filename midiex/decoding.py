@@ -16,7 +16,7 @@ from . import onnx_stepper
 from .choices import Choices, told_more
 from .chunks import MAX_CHUNK_NOTES
 from .config import GenerateConfig
-from .constraints import END, Grammar, State
+from .constraints import END, Grammar, Runs, State
 from .echoes import ECHOES, NOTHING, Listener
 from .habits import Habits, Told
 from .model import ChunkTransformer
@@ -56,6 +56,7 @@ class Task:
     # grammar does not hold
     fixed: np.ndarray = field(default_factory=lambda: np.zeros((0, len(FIELD_SIZES)), np.int32))
     progression: np.ndarray | None = None  # (bars, HALVES, pitches) nats by which the song's harmony asks for a pitch
+    runs: Runs | None = None  # how often each voice has struck its last pitch before
     final: np.ndarray | None = None  # (12,) bool, pitch classes of the chord on which the music ends in this chunk
 
 
@@ -142,7 +143,7 @@ def write_chunk(
     voice there, and else drawn anew, up to `config.redraws` times: where it expects another, that has nothing to play.
     """
     count, longest = config.candidates, most_notes + len(task.fixed)
-    state = State(task.grammar, task.bar_positions, count, task.final)
+    state = State(task.grammar, task.bar_positions, count, task.final, task.runs)
     fixed = _Fixed(task.fixed, count)
     stepper = stepper_for(config.engine, model, memory, task, count, longest)
     listeners = [Listener(task.heard) for _ in range(count)]

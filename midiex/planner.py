@@ -16,7 +16,7 @@ from torch import Tensor
 from . import conditions
 from .chunks import chunk_bars, chunk_starts, likeness_set, recall, row_times, thin
 from .config import MemoryConfig
-from .constraints import Grammar
+from .constraints import Grammar, Runs
 from .decoding import Task
 from .echoes import Listener
 from .habits import Habits
@@ -112,6 +112,7 @@ class Planner:
         seconds = plan.bars.seconds
         self.chunks: list[KnownChunk] = []  # what lies before the next chunk
         self.heard = Listener()  # its notes
+        self.runs = Runs()  # how often each voice has just struck the same pitch
         self.habits = Habits()  # the song's own: counting what was written, it would drift
         borders = backward_borders(seconds[: plan.before])
         spans = list(zip(borders[:-1], borders[1:], strict=True))
@@ -198,6 +199,7 @@ class Planner:
     def _keep(self, chunk: KnownChunk, of_song: bool) -> None:
         """Older chunks shrink to their summary rows."""
         self.chunks.append(chunk)
+        self.runs = self.runs.after(chunk.rows)
         for bar, *rest in chunk.rows.tolist():
             self.heard.hear((bar + chunk.first_bar, *rest))
             self.habits.hear((bar + chunk.first_bar, *rest), count=of_song)
@@ -229,6 +231,7 @@ class Planner:
             grammar=self.plan.grammar,
             heard=self.heard,
             recalled=self.recalled,
+            runs=self.runs,
             progression=self.progression.of_bars(first, size) if self.progression else None,
             fixed=thin(fixed),
             final=self.plan.final if self.plan.end == "ending" and last else None,

@@ -48,6 +48,7 @@ WEIGHTS = {
 }  # fmt: skip
 SILENT_SHARE = 0.2  # of the song's thinnest chunk's density: below it a chunk is silent
 AUDIBLE_STEP = (1.0, 1.0, 1.0)  # onsets, bins of velocity, semitones: smaller changes from bar to bar hardly count
+REST_MARGIN = 1.5  # times the song's longest rest, and no less than a bar
 LOOP_MARGIN = 0.25  # likeness of bars or chunks beyond the most the song shows
 
 
@@ -69,6 +70,7 @@ class Style:
     longest_run: int  # most times one voice strikes the same pitch in a row, and nothing else
     reach: int  # most positions from one onset to the next, as of constraints.reach_of
     longest_silence: float  # longest silence at a bar line, in positions
+    longest_rest: float  # longest silence anywhere, in positions
     empty_run: int  # most bars in a row without an onset
     downbeat: float  # tuned notes that begin a bar together, usually
     bar_step: np.ndarray  # (3,) spread of the changes from bar to bar of onsets, velocity (in bins) and pitch
@@ -97,6 +99,7 @@ class Style:
             longest_run=longest_run(rows),
             reach=reach_of(_onsets(chunks, bar_positions), bar_positions),
             longest_silence=_longest_silence(chunks, bar_positions),
+            longest_rest=_longest_silence(chunks, bar_positions, anywhere=True),
             empty_run=max(_empty_run(rows, bars) for rows, bars, _ in played),
             downbeat=_downbeat(chunks),
             bar_step=_bar_step(chunks),
@@ -156,6 +159,8 @@ class Fit:
         hole = silence_before(rows, before) > max(style.longest_silence, unavoidable)
         end = None if self.lands else bars
         stretched = _longest_gap(rows, end, before.bar_positions) > style.reach
+        rest = _longest_silence([(rows, bars, 0.0)], before.bar_positions, anywhere=True)
+        stretched |= rest > max(REST_MARGIN * style.longest_rest, before.bar_positions)
         if _empty_run(rows, bars) > style.empty_run:
             found.append("silent")
         if hole or stretched:
@@ -288,8 +293,8 @@ def _longest_gap(rows: np.ndarray, bars: int | None, bar_positions: int) -> int:
     return int(np.diff(np.unique(np.concatenate([[0], _onset(rows, bar_positions), end]))).max(initial=0))
 
 
-def _longest_silence(chunks: list[tuple[np.ndarray, int, float]], bar_positions: int) -> float:
-    """The longest silence that holds a bar line, in positions, over consecutive chunks."""
+def _longest_silence(chunks: list[tuple[np.ndarray, int, float]], bar_positions: int, anywhere: bool = False) -> float:
+    """The longest silence between notes that holds a bar line, or `anywhere`, in positions, over consecutive chunks."""
     starts, ends, first_bar = [], [], 0
     for rows, bars, _ in chunks:
         start = _onset(rows, bar_positions, first_bar)
@@ -300,7 +305,7 @@ def _longest_silence(chunks: list[tuple[np.ndarray, int, float]], bar_positions:
     sounding_until = np.maximum.accumulate(end)
     silence = start[1:] - sounding_until[:-1]
     holds_line = start[1:] // bar_positions > start[:-1] // bar_positions
-    return float(silence[holds_line].max(initial=0.0))
+    return float(silence[holds_line | anywhere].max(initial=0.0))
 
 
 def _bar_likeness(rows: np.ndarray, bars: int) -> float:

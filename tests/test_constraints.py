@@ -19,10 +19,12 @@ from midiex.constraints import (
     FEWEST_GROOVE_NOTES,
     RANGE_MARGIN,
     Grammar,
+    Runs,
     State,
     grooves_of,
     longest_empty_run,
     longest_run,
+    of_one_pitch,
 )
 from midiex.grid import POSITIONS_PER_BEAT
 from midiex.tokens import (
@@ -119,8 +121,7 @@ def walk(case: Case, candidates: int = 3, fixed_share: float = 0) -> list[np.nda
         instance = np.where(fixed, given[:, 3], choose(allowed(state.instances(program)), case))
         pitch = np.where(fixed, given[:, 4], choose(allowed(state.pitches(program, instance)), case))
         micro = choose(allowed(state.micros(program)), case)
-        lengths = state.durations(program)
-        duration = np.zeros(candidates) if lengths is None else choose(allowed(lengths), case)
+        duration = choose(allowed(state.durations(program)), case)
         state.write(program, instance, pitch)
         for k in np.flatnonzero(~done):
             note = [bar[k], position[k], micro[k], program[k], instance[k], pitch[k], duration[k], int(fixed[k])]
@@ -363,3 +364,42 @@ def test_without_takes_voices_away_and_leaves_the_original() -> None:
     assert (less.chord == grammar.chord).all() and less.most_empty_bars == grammar.most_empty_bars
     for rows in walk(Case(less, np.array([3, 3]), "fullest", np.random.default_rng(0))):
         assert set(zip(rows[:, PROGRAM].tolist(), rows[:, INSTANCE].tolist(), strict=True)) == {(0, 0), (32, 0)}
+
+
+# ---- as long, as often ----------------------------------------------------------------------------------------------
+
+
+def test_a_voice_of_one_pitch_keeps_to_it_and_may_strike_it_for_ever() -> None:
+    bell = rows_of(*[(bar, 12 * beat, 9, 72) for bar in range(4) for beat in range(4)])
+    tune = rows_of(*[(bar, 12 * beat, 0, 60 + (bar + beat) % 5) for bar in range(4) for beat in range(4)])
+    rows = sort_rows(np.concatenate([bell, tune]))
+    assert of_one_pitch(rows) == {(9, 0)} and of_one_pitch(bell[:11]) == set()
+    grammar = Grammar.of(rows, 4)
+    assert np.flatnonzero(grammar.pitches[9, 0]).tolist() == [72] and grammar.pitches[0, 0].sum() > 5
+    assert longest_run(rows) == 16 and longest_run(rows, of_one_pitch(rows)) < 5
+
+
+def test_notes_last_little_longer_than_the_songs_longest() -> None:
+    rows = rows_of((0, 0, 0, 60), (0, 12, 0, 62), (0, 24, DRUM_PROGRAM, 36))
+    rows[:, DURATION] = 8
+    grammar = Grammar.of(rows, 1)
+    assert DURATIONS[grammar.longest] <= 1.25 * DURATIONS[8] and grammar.longest >= 8
+    state = State(grammar, np.array([48]), 2)
+    allowed = state.durations(np.array([0, DRUM_PROGRAM]))
+    assert allowed[0].sum() == grammar.longest + 1 and allowed[1].all()
+    assert Grammar.of(rows[2:], 1).longest == len(DURATIONS) - 1  # drums tell nothing of it
+
+
+def test_runs_go_on_from_chunk_to_chunk() -> None:
+    one, two = rows_of((0, 0, 0, 60), (0, 12, 0, 62), (0, 24, 0, 62)), rows_of((0, 0, 0, 62), (0, 12, 0, 62))
+    runs = Runs().after(one)
+    assert (runs.pitch[0, 0], runs.times[0, 0]) == (62, 2) and runs.times.sum() == 2
+    runs = runs.after(two)
+    assert (runs.pitch[0, 0], runs.times[0, 0]) == (62, 4)
+    grammar = replace(Grammar.of(np.concatenate([one, two]), 1), most_strikes=4)
+    state = State(grammar, np.array([48]), 1, runs=runs)
+    state.move(np.array([0]), np.array([0]))
+    playable = state.pitches(np.array([0]), np.array([0]))[0]
+    assert not playable[62] and playable[60]
+    assert State(grammar, np.array([48]), 1).pitches(np.array([0]), np.array([0]))[0, 62]
+    assert runs.after(one[:1]).times[0, 0] == 1

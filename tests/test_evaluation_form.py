@@ -155,9 +155,12 @@ def test_stuck_notes_are_long_ones_and_endless_strikes() -> None:
     assert staying.faults(quarters([60] * 24 + [62] * 4), song)["stuck"] == 0
     assert staying.faults(quarters([60] * 35 + [62] * 1), quarters([60] * 20 + [62] * 4))["stuck"] == 0
     drummed = quarters([36] * 32, program=DRUM_PROGRAM)
-    assert staying.longest_strikes(drummed) == 0
+    assert staying.longest_strikes(drummed, drummed) == 0
     two_voices = np.concatenate([quarters([60] * 4).rows, quarters([60] * 4, program=40).rows])
-    assert staying.longest_strikes(excerpt(sort_rows(two_voices), 1)) == 4
+    both = excerpt(sort_rows(two_voices), 1)
+    assert staying.longest_strikes(both, both) == 4
+    bell = quarters([60] * 16)  # it has no other pitch
+    assert staying.longest_strikes(quarters([60] * 400), bell) == 0 and staying.faults(bell, bell)["stuck"] == 0
 
 
 def test_loops_are_bars_repeated_more_often_than_the_song_does() -> None:

@@ -46,9 +46,10 @@ def longest_silence_s(excerpt: Excerpt) -> float:
     return max(0.0, float(silences.max()))
 
 
-def longest_strikes(excerpt: Excerpt) -> int:
-    """Most notes in a row, in one tuned voice, that are all of one pitch."""
-    return constraints.longest_run(excerpt.rows[excerpt.rows[:, PROGRAM] != DRUM_PROGRAM])
+def longest_strikes(excerpt: Excerpt, song: Excerpt) -> int:
+    """Most notes in a row, in one tuned voice, that are all of one pitch; but in voices that have no other in the
+    song."""
+    return constraints.longest_run(excerpt.rows, constraints.of_one_pitch(song.rows))
 
 
 def repeats(excerpt: Excerpt, period: int) -> np.ndarray:
@@ -80,7 +81,7 @@ def faults(excerpt: Excerpt, song: Excerpt) -> dict[str, float]:
     tuned, own_tuned = (e.rows[:, PROGRAM] != DRUM_PROGRAM for e in (excerpt, song))
     own_longest = song.length[own_tuned].max(initial=0)
     held = int((excerpt.length[tuned] > HELD * own_longest).sum()) if own_longest else 0
-    strikes, own_strikes = longest_strikes(excerpt), longest_strikes(song)
+    strikes, own_strikes = longest_strikes(excerpt, song), longest_strikes(song, song)
     same, own_same = (metrics.bar_likeness(e.rows, e.bars) == 1 for e in (excerpt, song))
     loops = np.array([_repeats(same, period) for period in PERIODS])
     own_loops = np.array([_repeats(own_same, period).max() for period in PERIODS])
