@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import soundfile  # noqa: F401  before pretty_midi, as in midiex/libraries.py
 import torch
 from helpers import lively_model, tiny_config
 from hypothesis import settings

@@ -17,12 +17,23 @@ from midiex import dataset, tokens
 from midiex.chunks import row_times
 from midiex.config import Config, load_config
 from midiex.dataset import WindowChunk
-from midiex.decoding import Memory
+from midiex.errors import MissingPart
 from midiex.layers import TRUST_SCALE
 from midiex.model import NOTHING, Batch, ChunkTransformer
 from midiex.score import Song
+from midiex.stepper import Memory
+from midiex.synth import fluidsynth_version
 from midiex.tokens import BAR, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM
 
+
+def _has_fluidsynth() -> bool:
+    try:
+        return bool(fluidsynth_version())
+    except MissingPart:
+        return False
+
+
+needs_fluidsynth = pytest.mark.skipif(not _has_fluidsynth(), reason="libfluidsynth is not installed")
 DRUMS = -1  # in place of a program
 BAND = (0, 32, DRUMS)
 SCALE = (0, 2, 4, 5, 7, 9, 11)

@@ -13,22 +13,11 @@ import mido
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
+from helpers import needs_fluidsynth
 from songs import riff_song, save_talkative, type_0_song
 
 from midiex import play, provenance, score
 from midiex.cli import EXIT_BAD_INPUT, main
-from midiex.errors import MissingPart
-from midiex.render import fluidsynth_version
-
-
-def _has_fluidsynth() -> bool:
-    try:
-        return bool(fluidsynth_version())
-    except MissingPart:
-        return False
-
-
-needs_fluidsynth = pytest.mark.skipif(not _has_fluidsynth(), reason="libfluidsynth is not installed")
 
 
 def run(*args: object) -> Result:

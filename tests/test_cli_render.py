@@ -9,24 +9,15 @@ from pathlib import Path
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
+from helpers import needs_fluidsynth
 from songs import note, riff, write_midi
 
 from midiex.cli import EXIT_BAD_INPUT, EXIT_FAILED, main
-from midiex.errors import BadInput, MissingPart
-from midiex.render import RenderConfig, RenderInfo, fluidsynth_version, render
+from midiex.errors import BadInput
+from midiex.render import RenderConfig, RenderInfo, render
 from midiex.render_folder import Job, jobs_in, render_jobs
 
 QUICK = RenderConfig(sample_rate=22050)
-
-
-def _has_fluidsynth() -> bool:
-    try:
-        return bool(fluidsynth_version())
-    except MissingPart:
-        return False
-
-
-needs_fluidsynth = pytest.mark.skipif(not _has_fluidsynth(), reason="libfluidsynth is not installed")
 
 
 def run(*args: object) -> Result:

@@ -16,7 +16,7 @@ import mido
 import numpy as np
 import pytest
 import soundfile
-from helpers import song_in_bars
+from helpers import needs_fluidsynth, song_in_bars
 from songs import (
     EXAMPLES,
     SMPTE_25,
@@ -38,7 +38,6 @@ from midiex.play import Ahead, Bar, Batch, Played, Player, Port, Silent, Take, b
 from midiex.play.player import LATE_S
 from midiex.play.speakers import Speakers
 from midiex.play.stream import playable
-from midiex.render import fluidsynth_version
 from midiex.tokens import BAR, DURATION, DURATIONS, MICRO, PITCH, POSITION, PROGRAM
 
 
@@ -553,16 +552,6 @@ def test_real_time_passes_for_ports() -> None:
     before = port.now()
     port.wait(0.01)
     assert port.now() - before >= 0.01
-
-
-def _has_fluidsynth() -> bool:
-    try:
-        return bool(fluidsynth_version())
-    except MissingPart:
-        return False
-
-
-needs_fluidsynth = pytest.mark.skipif(not _has_fluidsynth(), reason="libfluidsynth is not installed")
 
 
 @needs_fluidsynth

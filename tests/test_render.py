@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +13,7 @@ import mido
 import numpy as np
 import pytest
 import soundfile
+from helpers import needs_fluidsynth
 
 from midiex import audiofile, synth
 from midiex.errors import BadInput, MissingPart
@@ -19,16 +22,6 @@ from midiex.render import RenderConfig, Renderer, find_soundfont, fluidsynth_ver
 
 RATE = 22050  # half the work; the level and the timing are the same
 QUICK = RenderConfig(sample_rate=RATE)
-
-
-def _has_fluidsynth() -> bool:
-    try:
-        return bool(fluidsynth_version())
-    except MissingPart:
-        return False
-
-
-needs_fluidsynth = pytest.mark.skipif(not _has_fluidsynth(), reason="libfluidsynth is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -365,3 +358,18 @@ def test_silence_and_snippets_have_no_loudness() -> None:
     assert LoudnessMeter(44100).integrated_lufs() == -math.inf
     assert loudness(np.zeros((44100, 2)), 44100) == -math.inf
     assert loudness(np.ones((1000, 2)), 44100) == -math.inf
+
+
+@needs_fluidsynth
+@pytest.mark.parametrize("first", ["midiex.libraries.quietly('pretty_midi')", "import soundfile", "pass"])
+def test_what_was_imported_before_does_not_change_the_bytes(first: str, song: Path, tmp_path: Path) -> None:
+    """pretty_midi loads FluidSynth's library, and that a libsndfile, earlier than rendering does."""
+    expected = render(song, tmp_path / "here.flac", config=QUICK).path.read_bytes()
+    code = f"""
+import midiex.libraries
+{first}
+from midiex.render import RenderConfig, render
+render({str(song)!r}, {str(tmp_path / "there.flac")!r}, config=RenderConfig(sample_rate={RATE}))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "there.flac").read_bytes() == expected

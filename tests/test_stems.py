@@ -8,25 +8,16 @@ import mido
 import numpy as np
 import pytest
 import soundfile
+from helpers import needs_fluidsynth
 from songs import note, write_midi
 
 from midiex import smf
-from midiex.errors import BadInput, MissingPart
-from midiex.render import RenderConfig, Renderer, fluidsynth_version, render, stems_folder
+from midiex.errors import BadInput
+from midiex.render import RenderConfig, Renderer, render, stems_folder
 from midiex.stems import GHOST, MAX_NAME, file_name, only, stems_of
 
 RATE = 22050
 QUICK = RenderConfig(sample_rate=RATE)
-
-
-def _has_fluidsynth() -> bool:
-    try:
-        return bool(fluidsynth_version())
-    except MissingPart:
-        return False
-
-
-needs_fluidsynth = pytest.mark.skipif(not _has_fluidsynth(), reason="libfluidsynth is not installed")
 
 
 def named(name: str) -> tuple[int, mido.MetaMessage]:
