@@ -272,13 +272,9 @@ def stepper_for(
 
     Raises MissingPart for onnx where it is not.
     """
-    stepper: Stepper
     if engine == "torch" or (engine == "auto" and not onnx_stepper.is_installed()):
-        stepper = TorchStepper(model, memory, task.conditions, task.programs, candidates, longest)
-    else:
-        stepper = onnx_stepper.OnnxStepper(model, memory, task.conditions, task.programs, candidates, longest)
-    stepper.begin_at(task.beat_starts, task.bar_beats, task.first_bar)
-    return stepper
+        return TorchStepper(model, memory, task, candidates, longest)
+    return onnx_stepper.OnnxStepper(model, memory, task, candidates, longest)
 
 
 def _share_of_free(choices: Choices, states: np.ndarray, told: list[Told], state: State) -> np.ndarray:

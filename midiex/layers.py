@@ -16,16 +16,7 @@ from .config import ModelConfig
 from .echoes import ECHO_SIZES, ECHOES
 from .habits import HABITS, LEVELS
 from .occurrences import BUCKETS
-from .tokens import (
-    BAR,
-    DRUM_PITCH_OFFSET,
-    FIELD_SIZES,
-    HEAD_ORDER,
-    INSTANCE,
-    PITCH,
-    POSITION,
-    PROGRAM,
-)
+from .tokens import BAR, DRUM_PITCH_OFFSET, FIELD_SIZES, HEAD_ORDER, INSTANCE, PITCH, POSITION, PROGRAM
 
 END = FIELD_SIZES[BAR]  # the bar head's extra class: the chunk is complete
 HEAD_SIZES = tuple(FIELD_SIZES[f] + (f == BAR) for f in HEAD_ORDER)

@@ -20,6 +20,7 @@ from .errors import MissingPart
 from .stepper import Angles, Memory, Stepper, numbers
 
 if TYPE_CHECKING:
+    from .decoding import Task
     from .model import ChunkTransformer
 
 CONTRIB = "com.microsoft"  # operators of ONNX Runtime's own
@@ -47,13 +48,12 @@ class OnnxStepper(Stepper):
         self,
         model: ChunkTransformer,
         memory: Memory,
-        conditions: np.ndarray,
-        programs: np.ndarray,
+        task: Task,
         candidates: int,
         longest: int,
         int8: bool = True,
     ):
-        super().__init__(model, conditions, programs, candidates)
+        super().__init__(model, task, candidates)
         size = model.size
         self.session = session_of(model, int8)
         self.binding, self.bound = self.session.io_binding(), list[Any]()

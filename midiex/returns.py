@@ -24,9 +24,7 @@ _LIKENESS, _CHANCE = (0.1, 0.3, 0.5, 0.7, 0.9), (0.022, 0.041, 0.059, 0.11, 0.22
 HABIT_CHUNKS = 3
 _TRUST = 6  # chunks seen that weigh as much as what songs in general do
 _GROWTH, _MOST_CHUNKS = 0.18, 15  # of that chance with every chunk from the fourth on, as far as was measured
-STILL_TO_ADD = (
-    0.4  # of these chances: new music repeats itself and the song without being made to. Set on validation songs
-)
+STILL_TO_ADD = 0.4  # of these chances, set on validation songs: new music repeats much without being made to
 OWN_SHARE = 0.5  # of what comes back is the song's own, however much new music there is: it is what the listener knows
 
 

@@ -18,6 +18,7 @@ from .layers import ECHO_FIRSTS
 from .tokens import FIELD_SIZES, MICRO_PER_BEAT, MICROS_PER_POSITION
 
 if TYPE_CHECKING:
+    from .decoding import Task
     from .model import ChunkTransformer
 
 Memory = list[tuple[Tensor, Tensor]]  # keys and values of each decoder layer, (1, H, M, E)
@@ -36,22 +37,17 @@ class Angles(NamedTuple):
 class Stepper(ABC):
     """Steps of one chunk. The subclass keeps what its layers remember of the steps before."""
 
-    def __init__(self, model: ChunkTransformer, conditions: np.ndarray, programs: np.ndarray, candidates: int):
-        self.model = model
+    def __init__(self, model: ChunkTransformer, task: Task, candidates: int):
+        self.model, self.task = model, task
         self.previous = np.concatenate([numbers(table.weight) for table in model.previous])  # (all values, D)
         self.ahead = [numbers(table.weight) for table in model.ahead]
         self.begin = numbers(model.begin.weight)
         self.echo = numbers(model.echoes.table.weight)
         self.turns = numbers(model.rotary.matrix)  # (3, P)
-        told = model.condition_vector(torch.from_numpy(conditions)[None], torch.from_numpy(programs)[None])
+        told = model.condition_vector(torch.from_numpy(task.conditions)[None], torch.from_numpy(task.programs)[None])
         self.condition = np.repeat(numbers(told), candidates, 0)  # (K, D)
         self.at = 0
-
-    def begin_at(self, beat_starts: np.ndarray, bar_beats: np.ndarray, first_bar: int) -> None:
-        """Where the chunk lies: beats (bars,) since the song's beginning at which its bars start, how many each has,
-        bars since the song's beginning."""
-        self.beat_starts, self.bar_beats, self.first_bar = beat_starts, bar_beats, first_bar
-        start = np.array([beat_starts[0], first_bar], np.float32)
+        start = np.array([task.beat_starts[0], task.first_bar], np.float32)
         self.key_times = self.query_times = np.repeat(start[None], len(self.condition), 0)  # (K, 2) beats and bars
 
     def step(
@@ -80,24 +76,16 @@ class Stepper(ABC):
 
     def _times(self, onset: np.ndarray) -> np.ndarray:
         bar, beat = onset[:, 0], onset[:, 1] * (MICROS_PER_POSITION / MICRO_PER_BEAT)
-        beats = self.beat_starts[bar] + beat
-        bars = self.first_bar + bar + beat / self.bar_beats[bar]
+        beats = self.task.beat_starts[bar] + beat
+        bars = self.task.first_bar + bar + beat / self.task.bar_beats[bar]
         return np.stack([beats, bars], 1).astype(np.float32)
 
 
 class TorchStepper(Stepper):
     """The layers in torch, with keys and values of earlier steps in tensors of the chunk's greatest length."""
 
-    def __init__(
-        self,
-        model: ChunkTransformer,
-        memory: Memory,
-        conditions: np.ndarray,
-        programs: np.ndarray,
-        candidates: int,
-        longest: int,
-    ):
-        super().__init__(model, conditions, programs, candidates)
+    def __init__(self, model: ChunkTransformer, memory: Memory, task: Task, candidates: int, longest: int):
+        super().__init__(model, task, candidates)
         self.memory = memory
         size = model.size
         shape = (size.decoder_layers, candidates, size.n_heads, longest + 2, size.head_dim)
@@ -114,7 +102,7 @@ class TorchStepper(Stepper):
             stream = layer.attention.step(stream, self.keys[i], self.values[i], self.at, cos, sin)
             stream = layer.cross.step(stream, *self.memory[i], cross_cos, cross_sin)
             stream = layer.feed_forward(stream)
-        return numbers(torch.cat(model.heads.states(stream), -1))
+        return numbers(model.heads.state(model.heads.norm(stream)))
 
 
 def numbers(tensor: Tensor | nn.Module) -> np.ndarray:

@@ -12,7 +12,6 @@ from ..tokens import DRUM_PROGRAM, PROGRAM
 from .excerpts import Excerpt
 
 MINUTE_S = 60.0
-HELD = 1.25  # a note may last this many times as long as the song's longest
 PERIODS = (1, 2, 4, 8)  # bars of a loop
 FEWEST_REPEATS = 2  # in a row: no more is never a fault
 
@@ -72,7 +71,8 @@ def faults(excerpt: Excerpt, song: Excerpt) -> dict[str, float]:
     short prompt has no long loops. Both have at least one bar.
 
     - silence_s, own_silence_s: longest time without a sounding note, in the excerpt and in the song;
-    - held_notes: tuned notes that last more than HELD times as long, in beats, as the song's longest (in any voice);
+    - held_notes: tuned notes that last more than constraints.HELD_MARGIN times as long, in beats, as the song's longest
+      (in any voice);
     - strikes, own_strikes: most notes in a row of one pitch in one voice; stuck: 1 when there are held notes or more
       strikes than `constraints.most_strikes` takes real songs to have, else 0;
     - repeats, own_repeats: most times in a row that a loop of 1, 2, 4 or 8 bars is played verbatim; looped_bars: bars
@@ -80,7 +80,7 @@ def faults(excerpt: Excerpt, song: Excerpt) -> dict[str, float]:
     """
     tuned, own_tuned = (e.rows[:, PROGRAM] != DRUM_PROGRAM for e in (excerpt, song))
     own_longest = song.length[own_tuned].max(initial=0)
-    held = int((excerpt.length[tuned] > HELD * own_longest).sum()) if own_longest else 0
+    held = int((excerpt.length[tuned] > constraints.HELD_MARGIN * own_longest).sum()) if own_longest else 0
     strikes, own_strikes = longest_strikes(excerpt, song), longest_strikes(song, song)
     same, own_same = (metrics.bar_likeness(e.rows, e.bars) == 1 for e in (excerpt, song))
     loops = np.array([_repeats(same, period) for period in PERIODS])
