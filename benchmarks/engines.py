@@ -66,11 +66,13 @@ def foresee(engine: str, model: Model, task: Task, memory: Memory, rows: np.ndar
     growing, listener = Habits(task.recalled.habits), Listener(task.heard)
     nats, likeliest = 0.0, []
 
-    def decide(head: int, states: np.ndarray, chosen: np.ndarray | None, told: dict, value: int, bar: int = -1) -> None:
+    def decide(head: int, states: np.ndarray, told: dict, value: int, bar: int = -1) -> np.ndarray:
+        """The states once this value is chosen."""
         nonlocal nats
-        log_p = choices.log_p(head, states, chosen, [told], np.array([bar]) if bar >= 0 else None)[0]
-        nats -= float(log_p[value])
-        likeliest.append(int(log_p.argmax()))
+        p = choices.p(head, states, [told], np.array([bar]) if bar >= 0 else None)[0]
+        nats -= float(np.log(p[value]))
+        likeliest.append(int(p.argmax()))
+        return choices.after(head, np.array([value]), states)
 
     previous: np.ndarray | None = None
     onset: np.ndarray | None = None
@@ -78,14 +80,12 @@ def foresee(engine: str, model: Model, task: Task, memory: Memory, rows: np.ndar
         place = (0, 0) if onset is None else (int(onset[0, 0]) + task.first_bar, int(onset[0, 1]))
         heard = listener.expect(*place) if onset is not None else nothing()
         states = stepper.step(previous, onset, np.array([heard]))
-        chosen: np.ndarray | None = None
         if onset is not None:
             note = rows[number - 1 : number].astype(np.int64)
             told = [growing.coming(*place)]
             for head, name in enumerate(HEAD_ORDER[:-2]):
-                decide(head, states, chosen, told[0], int(note[0, name]))
+                states = decide(head, states, told[0], int(note[0, name]))
                 told = told_more([growing], told, name, note)
-                chosen = choices.choose(head, note[:, name], chosen)
             absolute = (note[0, BAR] + task.first_bar, *note[0, 1:])
             listener.hear(absolute)
             growing.hear(absolute, count=False)
@@ -93,9 +93,9 @@ def foresee(engine: str, model: Model, task: Task, memory: Memory, rows: np.ndar
         if number == len(rows):
             break
         head, (bar, position) = len(HEAD_ORDER) - 2, rows[number, [BAR, POSITION]].tolist()
-        decide(head, states, chosen, growing.behind() if number else {}, bar, rows[number - 1, BAR] if number else -1)
-        chosen = choices.choose(head, np.array([bar]), chosen)
-        decide(head + 1, states, chosen, growing.behind(bar + task.first_bar) if number else {}, position)
+        before = rows[number - 1, BAR] if number else -1
+        states = decide(head, states, growing.behind() if number else {}, bar, before)
+        decide(head + 1, states, growing.behind(bar + task.first_bar) if number else {}, position)
         onset = rows[number : number + 1, [BAR, POSITION]].astype(np.int64)
     return nats, np.array(likeliest)
 

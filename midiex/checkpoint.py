@@ -67,9 +67,8 @@ def load_model(chosen: str | Path | None = None) -> tuple[ChunkTransformer, Conf
         raise BadInput(
             f"{folder} was made for other note rows ({list(fields)}); train it again with this version of midiex."
         )
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=()):  # not on the meta device: the import of torch's compiler takes a second
         model = ChunkTransformer(config)
-    model.rotary = type(model.rotary)(config.model.head_dim)  # a table that is not stored
     expected = {name: value.shape for name, value in model.state_dict().items()}
     odd = sorted(
         name for name in {*expected, *weights} if name not in weights or weights[name].shape != expected.get(name)

@@ -47,6 +47,9 @@ HELD_MARGIN = 1.25  # times the song's longest tuned note
 FEWEST_OF_ONE = 12  # notes of a voice, all of one pitch, that show that it has no other
 
 _IS_DRUM = (np.arange(FIELD_SIZES[PROGRAM]) == DRUM_PROGRAM).astype(np.int64)  # (129,)
+_BARS, _POSITIONS, _PROGRAMS, _INSTANCES, _PITCHES = (  # their numbers, in rows
+    np.arange(size)[None] for size in (END + 1, *(FIELD_SIZES[f] for f in (POSITION, PROGRAM, INSTANCE, PITCH)))
+)
 
 
 @dataclass(frozen=True)
@@ -236,6 +239,12 @@ class State:
         spacing = np.diff(self.starts[bar] + place, prepend=0).max()
         self.reach = max(grammar.reach, int(spacing))  # there is always a place in reach
         self.lands = final is not None
+        # the one instance of each program, and the one micro-offset by drum or not and by place, where none has two
+        self.one_instance = self.voices_of.argmax(1) if self.voices_of.sum(1).max() <= 1 else None  # (129,)
+        self.one_micro = self.grooves.argmax(2) if self.grooves.sum(2).max() <= 1 else None  # (2, 12)
+        playing = np.flatnonzero(np.any(self.voices_of, axis=1))
+        self.one_program = playing[0] if len(playing) == 1 else None
+        self.each = np.arange(candidates)
         self.bar = np.full(candidates, -1)
         self.position = np.full(candidates, -1)
         self.program = np.full(candidates, -1)
@@ -256,30 +265,27 @@ class State:
     def bars(self) -> np.ndarray:
         """Which bars the next note may lie in, and whether the chunk may end: (K, bar classes + 1) bool."""
         bars = len(self.bar_positions)
-        index = np.arange(END + 1)[None]
         furthest = np.minimum(self.bar + self.grammar.most_empty_bars + 1, bars - 1)[:, None]
-        mask = (index > self.bar[:, None]) & (index <= furthest)
-        begun = self.bar >= 0
-        bar = self.bar.clip(0)
+        mask = (_BARS > self.bar[:, None]) & (_BARS <= furthest)
         latest = self._latest()
         mask[:, :bars] &= self.first_onsets <= latest[:, None]
-        here = begun & ((self.onset_open & self.places[bar, self.position]) | (self.position < self.last_place[bar]))
-        mask[begun, self.bar[begun]] = here[begun]
-        done = self.lands | (self.starts[-1] <= latest) | (self.position >= self.last_place[bar])
-        mask[:, END] = (self.bar >= bars - 1) & done
+        if self.bar[0] < 0:  # nothing is written yet, by any candidate
+            return mask
+        over = self.position >= self.last_place[self.bar]
+        mask[self.each, self.bar] = ~over | (self.onset_open & self.places[self.bar, self.position])
+        mask[:, END] = (self.bar == bars - 1) & (self.lands | over | (self.starts[-1] <= latest))
         return mask
 
     def positions(self, bar: np.ndarray) -> np.ndarray:
         """Positions the next note may lie on in its chosen bar (K,): (K, positions) bool."""
-        index = np.arange(FIELD_SIZES[POSITION])[None]
-        bar = bar.clip(0, len(self.bar_positions) - 1)
-        earliest = np.where(bar == self.bar, self.position + np.where(self.onset_open, 0, 1), 0)
+        bar = np.minimum(bar, len(self.bar_positions) - 1)
+        earliest = (self.position + ~self.onset_open) * (bar == self.bar)
         latest = self._latest() - self.starts[bar]
-        return self.places[bar] & (index >= earliest[:, None]) & (index <= latest[:, None])
+        return self.places[bar] & (_POSITIONS >= earliest[:, None]) & (_POSITIONS <= latest[:, None])
 
     def _latest(self) -> np.ndarray:
         """The last position, from the chunk's beginning, at which the next onset may lie, (K,)."""
-        return np.where(self.bar >= 0, self.starts[self.bar.clip(0)] + self.position, 0) + self.reach
+        return self.reach + (self.starts[self.bar] + self.position if self.bar[0] >= 0 else np.zeros_like(self.bar))
 
     def move(self, bar: np.ndarray, position: np.ndarray) -> None:
         """The next note's onset is chosen."""
@@ -289,31 +295,29 @@ class State:
     # ---- which note --------------------------------------------------------------------------------------------
 
     def programs(self) -> np.ndarray:
-        index = np.arange(FIELD_SIZES[PROGRAM])[None]
-        lowest = np.where(self.same_onset, self.program + np.where(self.program_open, 0, 1), 0)
-        mask = self.programs_at[self.next_position % POSITIONS_PER_BEAT] & (index >= lowest[:, None])
+        lowest = (self.program + ~self.program_open) * self.same_onset
+        mask = self.programs_at[self.next_position % POSITIONS_PER_BEAT] & (_PROGRAMS >= lowest[:, None])
         if self.final_lengths is not None:  # the chord comes before the drums under it
             opens = self._in_last_bar() & ~self.same_onset & np.any(mask[:, :DRUM_PROGRAM], axis=1)
             mask[opens, DRUM_PROGRAM] = False
         return mask
 
     def instances(self, program: np.ndarray) -> np.ndarray:
-        index = np.arange(MAX_INSTANCES)[None]
         same = self.same_onset & (program == self.program)
-        lowest = np.where(same, self.instance + np.where(self.voice_open, 0, 1), 0)
+        lowest = (self.instance + ~self.voice_open) * same
         here = self.programs_at[self.next_position % POSITIONS_PER_BEAT, program]  # not so where a fixed row leads
-        return self.voices_of[program] & (index >= lowest[:, None]) & here[:, None]
+        return self.voices_of[program] & (_INSTANCES >= lowest[:, None]) & here[:, None]
 
     def pitches(self, program: np.ndarray, instance: np.ndarray) -> np.ndarray:
-        index = np.arange(FIELD_SIZES[PITCH])[None]
         same = self.same_onset & (program == self.program) & (instance == self.instance)
-        last = self._in_last_bar()[:, None]
-        playable = np.where(last, self.final_pitches[program, instance], self.grammar.pitches[program, instance])
-        playable = playable & (index > np.where(same, self.pitch, -1)[:, None])
-        each = np.arange(len(program))
-        worn_out = self.run[each, program, instance] >= self.grammar.most_strikes
-        worn_out &= (program != DRUM_PROGRAM) & (playable.sum(1) > 1)
-        playable[worn_out, self.run_pitch[each, program, instance][worn_out]] = False
+        playable = self.grammar.pitches[program, instance]
+        if self.lands:
+            playable = np.where(self._in_last_bar()[:, None], self.final_pitches[program, instance], playable)
+        playable &= _PITCHES > np.where(same, self.pitch, -1)[:, None]
+        worn_out = self.run[self.each, program, instance] >= self.grammar.most_strikes
+        if np.any(worn_out):
+            worn_out &= (program != DRUM_PROGRAM) & (playable.sum(1) > 1)
+            playable[worn_out, self.run_pitch[self.each, program, instance][worn_out]] = False
         return playable
 
     def durations(self, program: np.ndarray) -> np.ndarray:
@@ -324,6 +328,16 @@ class State:
         rings = self._in_last_bar() & ((program != DRUM_PROGRAM) | drums_alone)
         return np.where(rings[:, None], self.final_lengths, usual)
 
+    def only(self, name: int, program: np.ndarray) -> np.ndarray | None:
+        """The values (K,) of a field where the grammar never leaves a choice of it; None: it does."""
+        if name == PROGRAM and self.one_program is not None:
+            return np.full(len(self.each), self.one_program)
+        if name == INSTANCE and self.one_instance is not None:
+            return self.one_instance[program]
+        if name == MICRO and self.one_micro is not None:
+            return self.one_micro[_IS_DRUM[program], self.next_position % POSITIONS_PER_BEAT]
+        return None
+
     def _in_last_bar(self) -> np.ndarray:
         return self.next_bar == len(self.bar_positions) - 1
 
@@ -333,17 +347,18 @@ class State:
     def write(self, program: np.ndarray, instance: np.ndarray, pitch: np.ndarray) -> None:
         """The note at the chosen onset is written, (K,) each; of a voice that the grammar lacks it is a fixed one."""
         same = self.same_onset & (program == self.program) & (instance == self.instance)
-        self.struck = np.where(same, self.struck + 1, 1)
-        each = np.arange(len(program))
-        again = self.run_pitch[each, program, instance] == pitch
-        self.run[each, program, instance] = np.where(again, self.run[each, program, instance] + 1, 1)
-        self.run_pitch[each, program, instance] = pitch
+        self.struck = self.struck * same + 1
+        voice = self.each, program, instance
+        self.run[voice] = self.run[voice] * (self.run_pitch[voice] == pitch) + 1
+        self.run_pitch[voice] = pitch
         self.bar, self.position = self.next_bar, self.next_position
         self.program, self.instance, self.pitch = program, instance, pitch
         phase = self.position % POSITIONS_PER_BEAT
         room = self.struck < self.grammar.chord[program, instance]
-        top = np.where(self._in_last_bar(), self.final_top[program, instance], self.top[program, instance])
-        self.voice_open = self.programs_at[phase, program] & room & (pitch < top)
-        more_instances = self.programs_at[phase, program] & (instance < self.last_instance[program])
-        self.program_open = self.voice_open | more_instances
+        top = self.top[program, instance]
+        if self.lands:
+            top = np.where(self._in_last_bar(), self.final_top[program, instance], top)
+        here = self.programs_at[phase, program]
+        self.voice_open = here & room & (pitch < top)
+        self.program_open = self.voice_open | (here & (instance < self.last_instance[program]))
         self.onset_open = self.program_open | (program < self.last_program[phase])

@@ -63,8 +63,8 @@ class Task:
 @dataclass(frozen=True)
 class Candidate:
     rows: np.ndarray  # (n, 8), the fixed ones included
-    nll: float  # nats a free note under the model, at temperature 1 and without masks
     finished: bool  # False: it ran into the note limit
+    nll: float | None = None  # nats a free note under the model, at temperature 1 and without masks; None: not asked
 
 
 @dataclass(frozen=True)
@@ -105,22 +105,24 @@ class _Fixed:
             mask[level, self.next()[level, name]] = True
 
 
-def pick(logits: np.ndarray, mask: np.ndarray | None, config: GenerateConfig, rng: np.random.Generator) -> np.ndarray:
-    """One sample a row of logits (K, n), mask True where allowed: temperature, then min-p, then top-p.
+def pick(p: np.ndarray, mask: np.ndarray | None, config: GenerateConfig, rng: np.random.Generator) -> np.ndarray:
+    """One sample a row of p (K, n) > 0, likely as it says, mask True where allowed: temperature, then min-p, then top-p.
 
     min-p (Nguyen et al., arXiv 2407.01082) drops what is unlikely beside the likeliest choice; top-p (Holtzman et al.,
     arXiv 1904.09751) the tail beyond a total probability.
     """
     if mask is not None:
-        logits = np.where(mask, logits, -np.inf)
-    p = np.exp((logits - logits.max(1, keepdims=True)) / config.temperature)  # beside the likeliest
+        p = p * mask
+    p = p / np.maximum.reduce(p, 1, keepdims=True)  # beside the likeliest
+    if config.temperature != 1:
+        p **= 1 / config.temperature
     if config.min_p > 0:
         p *= p >= config.min_p
     if config.top_p < 1:
-        ranked = np.sort(p, 1)[:, ::-1]
+        ranked = np.sort(p, 1)
         cumulative = ranked.cumsum(1)
-        last = (cumulative < config.top_p * cumulative[:, -1:]).sum(1)  # the least likely that is kept
-        p *= p >= ranked[np.arange(len(p)), last][:, None]
+        dropped = (cumulative <= (1 - config.top_p) * cumulative[:, -1:]).sum(1)  # of the least likely
+        p *= p >= ranked[np.arange(len(p)), dropped][:, None]
     cumulative = p.cumsum(1)
     total = cumulative[:, -1]
     draw = np.minimum(rng.random(len(p)) * total, np.nextafter(total, np.float32(0)))  # below the total, if rounded
@@ -135,12 +137,15 @@ def write_chunk(
     config: GenerateConfig,
     rng: np.random.Generator,
     most_notes: int = MAX_CHUNK_NOTES,
+    weigh: bool = False,
 ) -> list[Candidate]:
     """`config.candidates` versions of the chunk, sampled side by side, of at most `most_notes` free notes each.
 
     The next fixed row is one of the choices, whatever the grammar says of its place and voice. It is written when it is
     chosen and when what is chosen lies beyond it. Before it, an onset is kept as often as the model expects a free
     voice there, and else drawn anew, up to `config.redraws` times: where it expects another, that has nothing to play.
+
+    With `weigh` candidates tell how likely the model found them; what is written is the same.
     """
     count, longest = config.candidates, most_notes + len(task.fixed)
     state = State(task.grammar, task.bar_positions, count, task.final, task.runs)
@@ -149,6 +154,9 @@ def write_chunk(
     listeners = [Listener(task.heard) for _ in range(count)]
     growing = [Habits(task.recalled.habits) for _ in range(count)]
     choices = Choices(model.heads, task.recalled, config.habits)
+    guided = task.progression is not None and config.progression > 0
+    # how many times likelier the song's progression makes each pitch: (bars, HALVES, pitches)
+    pull = np.exp(config.progression * task.progression).astype(np.float32) if guided else None
     rows = np.zeros((count, longest, len(FIELD_SIZES)), np.int64)
     lengths = np.zeros(count, np.int64)
     done, cut_short, is_fixed = (np.zeros(count, bool) for _ in range(3))  # is_fixed: whose next row is a fixed one
@@ -157,28 +165,37 @@ def write_chunk(
     previous: np.ndarray | None = None
     onset: np.ndarray | None = None
     coming = fixed.next()
-    source: tuple[np.ndarray, np.ndarray | None] | None = None  # what the latest onset was drawn from
+    source: np.ndarray | None = None  # the states that the latest onset was drawn from
 
-    def draw_onset(states: np.ndarray, chosen: np.ndarray | None) -> _Onset:
+    def nats(p: np.ndarray, values: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+        return np.where(ignored, 0, -np.log(p[each, values])) if weigh else np.zeros(1)
+
+    def draw_onset(states: np.ndarray) -> _Onset:
         bars = None if previous is None else previous[:, BAR]
-        logits = choices.log_p(BAR_HEAD, states, chosen, behind(None), bars)
-        bar = pick(logits, _never_empty(state.bars(), done), config, rng)  # a later bar leads to the fixed row as well
-        nats = -logits[each, bar]
-        ended = done | (bar == END) & (fixed.written == len(task.fixed))
-        # the free notes are used up: only fixed rows are still to come
-        full = (lengths - fixed.written == most_notes) & (fixed.written < len(task.fixed))
-        to_fixed = ~ended & (full | (bar > coming[:, BAR]))
-        bar = np.where(ended, 0, np.where(to_fixed, coming[:, BAR], bar))
+        p = choices.p(BAR_HEAD, states, behind(None), bars)
+        bar = pick(p, _never_empty(state.bars(), done), config, rng)  # a later bar leads to the fixed row as well
+        spent = nats(p, bar, done)
+        ended = done | (bar == END)
+        to_fixed = np.zeros(count, bool)
+        if len(task.fixed):
+            ended = done | (bar == END) & (fixed.written == len(task.fixed))
+            # the free notes are used up: only fixed rows are still to come
+            full = (lengths - fixed.written == most_notes) & (fixed.written < len(task.fixed))
+            to_fixed = ~ended & (full | (bar > coming[:, BAR]))
+            bar = np.where(to_fixed, coming[:, BAR], bar)
+        bar = bar * ~ended
         if ended.all():
-            return _Onset(bar, bar, ended, to_fixed, nats)
-        chosen = choices.choose(BAR_HEAD, bar, chosen)
-        logits = choices.log_p(POSITION_HEAD, states, chosen, behind(bar))
+            return _Onset(bar, bar, ended, to_fixed, spent)
+        p = choices.p(POSITION_HEAD, choices.after(BAR_HEAD, bar, states), behind(bar))
         mask = state.positions(bar)
-        fixed.allow(mask, POSITION, coming[:, BAR] == bar)
-        position = pick(logits, _never_empty(mask, ended | to_fixed), config, rng)
-        nats = nats + np.where(ended, 0, -logits[each, position])
-        to_fixed |= ~ended & (bar == coming[:, BAR]) & (position > coming[:, POSITION])
-        return _Onset(bar, np.where(to_fixed, coming[:, POSITION], position), ended, to_fixed, nats)
+        if len(task.fixed):
+            fixed.allow(mask, POSITION, coming[:, BAR] == bar)
+        position = pick(p, _never_empty(mask, ended | to_fixed), config, rng)
+        spent = spent + nats(p, position, ended)
+        if len(task.fixed):
+            to_fixed |= ~ended & (bar == coming[:, BAR]) & (position > coming[:, POSITION])
+            position = np.where(to_fixed, coming[:, POSITION], position)
+        return _Onset(bar, position, ended, to_fixed, spent)
 
     def behind(bar: np.ndarray | None) -> list[Told]:
         """What the next onset's habits depend on; a chunk's first bar depends on none."""
@@ -196,19 +213,19 @@ def write_chunk(
         if onset is None:
             return np.tile(NOTHING, (count, ECHOES, 1))
         places = zip(listeners, (onset[:, 0] + task.first_bar).tolist(), onset[:, 1].tolist(), strict=True)
-        return np.array([listener.expect(bar, position) for listener, bar, position in places])
+        values = [v for listener, bar, position in places for echo in listener.expect(bar, position) for v in echo]
+        return np.array(values, np.int64).reshape(count, ECHOES, -1)
 
     for step in range(longest + 1):
         states = stepper.step(previous, onset, echoes())
-        chosen: np.ndarray | None = None
         if onset is not None:
-            for _ in range(config.redraws if len(task.fixed) and source else 0):
+            for _ in range(config.redraws if len(task.fixed) and source is not None else 0):
                 at_fixed = (onset == coming[:, [BAR, POSITION]]).all(1)
                 share = _share_of_free(choices, states, here(onset), state)
                 again = ~done & ~is_fixed & ~at_fixed & (rng.random(count) >= share)
                 if not again.any() or source is None:
                     break
-                new = draw_onset(*source)
+                new = draw_onset(source)
                 is_fixed = np.where(again, new.to_fixed, is_fixed)
                 nll = np.where(again, settled + new.nats, nll)
                 done |= again & new.ended
@@ -220,37 +237,47 @@ def write_chunk(
             told = here(onset)
             level = ~is_fixed & (onset == coming[:, [BAR, POSITION]]).all(1)  # so far the note is the fixed row itself
             for head, name in enumerate(HEAD_ORDER[:BAR_HEAD]):
-                mask = _mask(state, note, name)
-                if mask is not None and level.any():
-                    fixed.allow(mask, name, level)
-                logits = choices.log_p(head, states, chosen, told)
-                wished = logits if name != PITCH else logits + _guidance(task, note, config.progression)
-                picked = pick(wished, _never_empty(mask, done | is_fixed), config, rng)
-                if name in WHICH:
-                    is_fixed |= level & (picked > coming[:, name])
-                    level &= picked == coming[:, name]
-                    if name == WHICH[-1]:
-                        is_fixed |= level
-                        level[:] = False
-                note[:, name] = np.where(is_fixed, coming[:, name], picked)
+                picked = None if weigh or len(task.fixed) else state.only(name, note[:, PROGRAM])
+                if picked is None:
+                    mask = _mask(state, note, name)
+                    if mask is not None and level.any():
+                        fixed.allow(mask, name, level)
+                    p = choices.p(head, states, told)
+                    wished = p if pull is None or name != PITCH else p * _guidance(pull, task, note)
+                    picked = pick(wished, _never_empty(mask, done | is_fixed), config, rng)
+                else:
+                    rng.random(count)  # so that what is drawn later does not depend on `weigh`
+                if len(task.fixed):
+                    if name in WHICH:
+                        is_fixed |= level & (picked > coming[:, name])
+                        level &= picked == coming[:, name]
+                        if name == WHICH[-1]:
+                            is_fixed |= level
+                            level[:] = False
+                    picked = np.where(is_fixed, coming[:, name], picked)
+                note[:, name] = picked
                 told = told_more(growing, told, name, note)
-                nll += np.where(done, 0, -logits[each, note[:, name]])
-                chosen = choices.choose(head, note[:, name], chosen)
+                if weigh:
+                    nll = nll + nats(p, picked, done)
+                states = choices.after(head, picked, states)
             nll = np.where(is_fixed, settled, nll)
             state.write(note[:, PROGRAM], note[:, INSTANCE], note[:, PITCH])
-            rows[~done, lengths[~done]] = note[~done]
-            for k in np.flatnonzero(~done):
-                heard = (note[k, BAR] + task.first_bar, *note[k, 1:])
-                listeners[k].hear(heard)
-                growing[k].hear(heard, count=False, told=told[k])
+            going = np.flatnonzero(~done)
+            rows[going, lengths[going]] = note[going]
+            heard = note.copy()
+            heard[:, BAR] += task.first_bar
+            for k in going.tolist():
+                row = heard[k].tolist()
+                listeners[k].hear(row)
+                growing[k].hear(row, count=False, told=told[k])
             lengths += ~done
             fixed.written += is_fixed & ~done
             previous = note
         coming = fixed.next()
-        settled = nll.copy()
-        source = (states, chosen)
-        drawn = draw_onset(*source)
-        nll += np.where(done, 0, drawn.nats)
+        settled = nll
+        source = states
+        drawn = draw_onset(source)
+        nll = nll + drawn.nats
         done = drawn.ended
         if done.all() or step == longest:
             break
@@ -258,9 +285,11 @@ def write_chunk(
         is_fixed = drawn.to_fixed
         state.move(drawn.bar, drawn.position)
         onset = np.stack([drawn.bar, drawn.position], 1)
-    nll /= np.maximum(1, lengths - fixed.written)
+    nll = nll / np.maximum(1, lengths - fixed.written)
     return [
-        Candidate(rows[k, : lengths[k]].astype(np.int32), float(nll[k]), bool(done[k] and not cut_short[k]))
+        Candidate(
+            rows[k, : lengths[k]].astype(np.int32), bool(done[k] and not cut_short[k]), float(nll[k]) if weigh else None
+        )
         for k in range(count)
     ]
 
@@ -279,22 +308,20 @@ def stepper_for(
 
 def _share_of_free(choices: Choices, states: np.ndarray, told: list[Told], state: State) -> np.ndarray:
     """How likely the model finds it that the note at the onset it was given is one of the free voices', (K,)."""
-    programs = np.exp(choices.log_p(0, states, None, told))
+    programs = choices.p(0, states, told)
     share = np.zeros(len(programs))
     for program in np.flatnonzero(state.voices_of.any(1)).tolist():
-        chosen = choices.choose(0, np.full(len(programs), program), None)
-        instances = np.exp(choices.log_p(1, states, chosen, [t and t | {"program": program} for t in told]))
+        chosen = choices.after(0, np.full(len(programs), program), states)
+        instances = choices.p(1, chosen, [t and t | {"program": program} for t in told])
         share += programs[:, program] * instances[:, state.voices_of[program]].sum(1)
     return share
 
 
-def _guidance(task: Task, note: np.ndarray, weight: float) -> np.ndarray | float:
-    """Nats (K, pitches) by which the song's progression asks for pitches where the notes (K, 8) begin."""
-    if task.progression is None or not weight:
-        return 0.0
+def _guidance(pull: np.ndarray, task: Task, note: np.ndarray) -> np.ndarray:
+    """Of `pull` (bars, HALVES, pitches) what lies where the notes (K, 8) begin, (K, pitches)."""
     bar = note[:, BAR]
     half = np.minimum(HALVES * note[:, POSITION] // task.bar_positions[bar], HALVES - 1)
-    return weight * task.progression[bar, half]
+    return pull[bar, half]
 
 
 def _mask(state: State, note: np.ndarray, name: int) -> np.ndarray | None:
@@ -313,7 +340,6 @@ def _mask(state: State, note: np.ndarray, name: int) -> np.ndarray | None:
 def _never_empty(mask: np.ndarray | None, ignored: np.ndarray) -> np.ndarray | None:
     """Some run on unseen beside the others, those that are finished or whose row is fixed; whatever they pick must
     only exist."""
-    if mask is None:
-        return None
-    mask[ignored, 0] = True
+    if mask is not None and ignored.any():
+        mask[ignored, 0] = True
     return mask

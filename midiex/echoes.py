@@ -60,10 +60,13 @@ class Listener:
         self.before = before
         self.notes: list[tuple[int, ...]] = []
         self.first = len(before) if before else 0  # notes of `before`
-        self.latest: tuple[dict[tuple[int, ...], int], ...] = tuple({} for _ in range(POINTERS))
+        self.latest: tuple[dict[int, int], ...] = tuple({} for _ in range(POINTERS))  # where each key last led
         self.tail: list[tuple[int, ...]] = before.tail[:] if before else []  # the last three notes
-        self.moved: tuple[int, int] = before.moved if before else (0, 0)  # of the last two notes
+        self.way: int = before.way if before else 0  # to the last note from the one before
         self.rank: int = before.rank if before else 0  # of the last note among those at its onset
+        self.alike: list[int | None] = before.alike[:] if before else [None] * (POINTERS - 1)  # see `_remember`
+        self.asked: tuple[int, int] | None = None  # the onset that was last asked about, before any other note came
+        self.keys: list[int | None] = []  # of it
 
     def __len__(self) -> int:
         return self.first + len(self.notes)
@@ -74,7 +77,7 @@ class Listener:
         for number, key in enumerate(self._keys(bar, position)):
             back = -1 if key is None else self._find(number, key)
             if back < 0:
-                found += [ECHO_SIZES, ECHO_SIZES]
+                found += (ECHO_SIZES, ECHO_SIZES)
                 continue
             echo = self._note(back)
             found.append((min(max(bar - echo[BAR], 0), MOST_BARS), *echo[1:]))
@@ -87,36 +90,50 @@ class Listener:
 
     def hear(self, note: Sequence[int]) -> None:
         """The next note (8), its bar counted from the song's beginning."""
-        row = tuple(int(value) for value in note)
-        for number, key in enumerate(self._keys(row[BAR], row[POSITION])):
+        row = tuple(map(int, note))
+        bar, position = row[BAR], row[POSITION]
+        here = len(self)
+        for latest, key in zip(self.latest, self._keys(bar, position), strict=True):
             if key is not None:
-                self.latest[number][key] = len(self)
+                latest[key] = here
         same = bool(self.tail) and self.tail[-1][:2] == row[:2]
         self.rank = self.rank + 1 if same else 0
-        self.moved = (self.moved[1], self._way(row[BAR], row[POSITION]))
+        self.way = self._way(bar, position)
         self.notes.append(row)
         self.tail = [*self.tail[-2:], row]
+        self.asked = None
+        self._remember()
 
-    def _keys(self, bar: int, position: int) -> list[tuple[int, ...] | None]:
-        """What `_keys` gives for a note at this onset, as tuples."""
+    def _remember(self) -> None:
+        """What the next note's keys have of the last notes: of the last one, of the last three, of the last two.
+
+        A key is the hash of its parts: an hour has forty thousand notes, and a tuple takes ten times the room."""
         tail = self.tail
-        rank = self.rank + 1 if tail and tail[-1][:2] == (bar, position) else 0
-        keys: list[tuple[int, ...] | None] = [(position, min(rank, 511)), None, None, None]
-        if tail:
-            bars_on = min(max(bar - tail[-1][BAR], 0), 3)
-            keys[1] = (*tail[-1][_WHAT], tail[-1][POSITION], bars_on, position)
-            if len(tail) > 1:
-                last, other = tail[-1][_WHAT], tail[-2][_WHAT]
-                keys[3] = (*last, *other, self.moved[1], self._way(bar, position))
-            if len(tail) > 2:
-                keys[2] = (*(v for t in tail[::-1] for v in (*t[_WHAT], t[POSITION])), bars_on, position)
-        return keys
+        *_, last = tail
+        one = hash((*last[_WHAT], last[POSITION]))
+        two = hash((*last[_WHAT], *tail[-2][_WHAT], self.way)) if len(tail) > 1 else None
+        three = hash(tuple(v for t in tail for v in (*t[_WHAT], t[POSITION]))) if len(tail) > 2 else None
+        self.alike = [one, three, two]
+
+    def _keys(self, bar: int, position: int) -> list[int | None]:
+        """What `_keys` gives for a note at this onset, each as one number."""
+        if self.asked != (bar, position):
+            tail = self.tail
+            rank = self.rank + 1 if tail and tail[-1][:2] == (bar, position) else 0
+            self.asked, self.keys = (bar, position), [position * 512 + min(rank, 511), None, None, None]
+            if tail:
+                step = min(max(bar - tail[-1][BAR], 0), 3) * 128 + position
+                ways = (step, step, self._way(bar, position))
+                self.keys[1:] = [
+                    None if alike is None else hash((alike, way)) for alike, way in zip(self.alike, ways, strict=True)
+                ]
+        return self.keys
 
     def _way(self, bar: int, position: int) -> int:
         before = self.tail[-1] if self.tail else (0, 0)
         return min(max((bar - before[0]) * 96 + position - before[1], 0), 2047)
 
-    def _find(self, number: int, key: tuple[int, ...]) -> int:
+    def _find(self, number: int, key: int) -> int:
         found = self.latest[number].get(key)
         if found is not None:
             return found

@@ -206,8 +206,9 @@ class Habits:
     def __init__(self, before: Habits | None = None):
         self.before = before
         self.counts: dict[Key, dict[int, int]] = {}
-        self.of_voices: dict[int, tuple[tuple[int, ...], ...]] = {}  # each voice's latest four notes, latest first
-        self.tail: tuple[tuple[int, ...], ...] = before.tail if before else ()  # the latest three notes, latest first
+        self.of_voices: dict[int, Told] = {}  # each voice's columns that its latest four notes decide
+        self.latest: tuple[int, ...] = before.latest if before else ()  # the latest note
+        self.notes_before: Told = before.notes_before if before else _NO_NOTES  # columns that the latest three decide
         self.at_onset: dict[int, int] = dict(before.at_onset) if before else {}  # notes of each voice at the latest
         self.ways: tuple[int, int] = before.ways if before else (NONE, NONE)  # to the latest onset, and to that before
         self.last: Told = before.last if before else {}  # columns of the latest note
@@ -215,36 +216,23 @@ class Habits:
 
     def coming(self, bar: int, position: int) -> Told:
         """Columns of a note at this onset, bars counted from the song's beginning."""
-        tail = self.tail
-        same = bool(tail) and tail[0][BAR] == bar and tail[0][POSITION] == position
-        told = {"pos": position, "beat": position % POSITIONS_PER_BEAT, "same": int(same)}
-        for j in (1, 2, 3):
-            note = tail[j - 1] if j <= len(tail) else None
-            told[f"r{j}v"] = note[PROGRAM] * MAX_INSTANCES + note[INSTANCE] if note else NONE
-            told[f"r{j}p"] = note[PITCH] if note else NONE
-        told["r1m"] = tail[0][MICRO] if tail else NONE
-        return told
+        same = self.latest[:2] == (bar, position)
+        return {**self.notes_before, "pos": position, "beat": position % POSITIONS_PER_BEAT, "same": int(same)}
 
     def of_voice(self, program: int, instance: int, told: Told) -> Told:
         """Columns of a voice's note, `told` those of its onset."""
         voice, drum = program * MAX_INSTANCES + instance, program == DRUM_PROGRAM
-        notes = self._notes_of(voice)
         number = self.at_onset.get(voice, 0) if told["same"] else 0
-        reference = notes[0][PITCH] if notes and not drum else 0
-        found = told | {"program": program, "voice": voice, "drum": int(drum), "vs": int(number > 0), "ref": reference}
-        for j in (1, 2, 3, 4):
-            note = notes[j - 1] if j <= len(notes) else None
-            found[f"v{j}p"], found[f"v{j}d"], found[f"v{j}e"] = (
-                (note[PITCH], note[DURATION], note[VELOCITY]) if note else (NONE, NONE, NONE)
-            )
-            found[f"a{j}"] = note[PITCH] - reference if note else _NO_INTERVAL
-        return found
+        return {
+            **told, **self._columns_of(voice),
+            "program": program, "voice": voice, "drum": int(drum), "vs": int(number > 0),
+        }  # fmt: skip
 
     def behind(self, bar: int | None = None) -> Told:
         """Columns of the decision on the next onset, empty at a song's beginning; with its bar that on its position."""
         if bar is None or not self.last:
             return self.last
-        up = bar != self.tail[0][BAR]
+        up = bar != self.latest[BAR]
         return self.last | {"up": int(up), "from": 0 if up else self.last["pos"]}
 
     def levels(self, name: int) -> np.ndarray:
@@ -264,8 +252,8 @@ class Habits:
         before the next one. `told`: its columns, where they are already known."""
         row = tuple(int(value) for value in note)
         bar, position = row[BAR], row[POSITION]
-        if count and self.tail:
-            self._count(BAR, self.last, int(bar == self.tail[0][BAR]))
+        if count and self.latest:
+            self._count(BAR, self.last, int(bar == self.latest[BAR]))
             self._count(POSITION, self.behind(bar), position)
         if not told:
             told = self.of_voice(row[PROGRAM], row[INSTANCE], self.coming(bar, position)) | {"pitch": row[PITCH]}
@@ -273,16 +261,21 @@ class Habits:
             self._count(name, told, row[name])
         voice = told["voice"]
         if not told["same"]:
-            if self.tail:
-                bars = min(bar - self.tail[0][BAR], _MOST_BARS)
-                way = _POSITIONS * bars + position if bars else position - self.tail[0][POSITION]
+            if self.latest:
+                bars = min(bar - self.latest[BAR], _MOST_BARS)
+                way = _POSITIONS * bars + position if bars else position - self.latest[POSITION]
                 self.ways = way, self.ways[0]
             self.at_onset = {}
         number = self.at_onset.get(voice, 0)
         rank = sum(self.at_onset.values())
         self.at_onset[voice] = number + 1
-        self.of_voices[voice] = (row, *self._notes_of(voice)[:3])
-        self.tail = (row, *self.tail[:2])
+        self.of_voices[voice] = _next_of_voice(self._columns_of(voice), row)
+        before = self.notes_before
+        self.notes_before = {
+            "r1v": voice, "r1p": row[PITCH], "r1m": row[MICRO],
+            "r2v": before["r1v"], "r2p": before["r1p"], "r3v": before["r2v"], "r3p": before["r2p"],
+        }  # fmt: skip
+        self.latest = row
         self.last = told | {
             "k": min(number, _MOST_OF_VOICE), "m": min(rank, _MOST_AT_ONSET), "duration": row[DURATION],
             "i1": self.ways[0], "i2": self.ways[1],
@@ -317,8 +310,30 @@ class Habits:
             both[symbol] = both.get(symbol, 0) + times
         return both
 
-    def _notes_of(self, voice: int) -> tuple[tuple[int, ...], ...]:
+    def _columns_of(self, voice: int) -> Told:
         found = self.of_voices.get(voice)
         if found is None:
-            return self.before._notes_of(voice) if self.before else ()
+            return self.before._columns_of(voice) if self.before else _NO_NOTES_OF_VOICE
         return found
+
+
+_NO_NOTES: Told = dict.fromkeys(("r1v", "r1p", "r1m", "r2v", "r2p", "r3v", "r3p"), NONE)
+_NO_NOTES_OF_VOICE: Told = {
+    **{f"v{j}{ending}": NONE for j in (1, 2, 3, 4) for ending in "pde"},
+    "a2": _NO_INTERVAL, "a3": _NO_INTERVAL, "ref": 0,
+}  # fmt: skip
+
+
+def _next_of_voice(before: Told, row: tuple[int, ...]) -> Told:
+    """A voice's columns after one more note (8)."""
+    reference = 0 if row[PROGRAM] == DRUM_PROGRAM else row[PITCH]
+    second, third = before["v1p"], before["v2p"]
+    return {
+        "v1p": row[PITCH], "v1d": row[DURATION], "v1e": row[VELOCITY],
+        "v2p": second, "v2d": before["v1d"], "v2e": before["v1e"],
+        "v3p": third, "v3d": before["v2d"], "v3e": before["v2e"],
+        "v4p": before["v3p"], "v4d": before["v3d"], "v4e": before["v3e"],
+        "a2": _NO_INTERVAL if second < 0 else second - reference,
+        "a3": _NO_INTERVAL if third < 0 else third - reference,
+        "ref": reference,
+    }  # fmt: skip

@@ -114,7 +114,9 @@ class Matrix(nn.Linear):
     def __init__(self, inputs: int, outputs: int, parts: int = 1):
         super().__init__(inputs, outputs, bias=False)
         self.parts = parts
-        nn.init.normal_(self.weight, std=inputs**-0.5)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
 
 
 def _norm(width: int, gain: float = 1.0) -> nn.RMSNorm:

@@ -11,12 +11,11 @@ import functools
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
-from torch import nn
 
 from .errors import MissingPart
+from .prepared import once_a_version
 from .stepper import Angles, Memory, Stepper, numbers
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 CONTRIB = "com.microsoft"  # operators of ONNX Runtime's own
 _log = logging.getLogger(__name__)
-_sessions: WeakKeyDictionary[nn.Module, tuple[int, Any]] = WeakKeyDictionary()
 
 
 @functools.cache
@@ -96,22 +94,17 @@ class OnnxStepper(Stepper):
         return self.states[:, 0].copy()
 
 
+@once_a_version
 def session_of(model: ChunkTransformer, int8: bool = True) -> Any:
-    """The network's decoder as a session of ONNX Runtime; built once, and anew when the weights have changed."""
-    version = 2 * sum(parameter._version for parameter in model.parameters()) + int8
-    known = _sessions.get(model)
-    if known is None or known[0] != version:
-        if not is_installed():
-            raise MissingPart("ONNX Runtime is not installed; run `pip install midiex[fast]`, or set engine to torch.")
-        import onnxruntime
+    """The network's decoder as a session of ONNX Runtime."""
+    if not is_installed():
+        raise MissingPart("ONNX Runtime is not installed; run `pip install midiex[fast]`, or set engine to torch.")
+    import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # so small that a second one only waits
-        options.log_severity_level = 3
-        graph = _Graph(model, int8).serialized()
-        known = version, onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        _sessions[model] = known
-    return known[1]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # so small that a second one only waits
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(_Graph(model, int8).serialized(), options, providers=["CPUExecutionProvider"])
 
 
 class _Graph:

@@ -7,12 +7,14 @@ Knows counts; knows no network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
-from .habits import FIRST_CONTEXT, HABITS, READERS, RELATIVE, SYMBOLS, Habits, Told
-from .occurrences import bucket_of
+from .habits import FIRST_CONTEXT, HABITS, READERS, RELATIVE, SYMBOLS, Habits, Told, columns_of
+from .occurrences import BUCKETS, bucket_of
 from .tokens import BAR, FIELD_SIZES, HEAD_ORDER
 
 MOST_ROWS = 8192  # of a field: the largest take a kilobyte each
@@ -27,53 +29,73 @@ class Recalled:
     def __init__(self, habits: Habits):
         self.habits = habits
         self.levels = {name: habits.levels(name) for name in HEAD_ORDER}  # (contexts,)
-        self._fields = {name: _Field(2 if name == BAR else FIELD_SIZES[name]) for name in HEAD_ORDER}
+        self._fields = {name: _Field(name) for name in HEAD_ORDER}
 
     def find(self, name: int, told: Sequence[Told]) -> tuple[np.ndarray, np.ndarray]:
         """For a field and the columns of each candidate's decision (empty: nothing is known): of the times the song was
-        in each context the share that each value had, (K, C, values), and the buckets of how often that was, (K, C)."""
-        field, first = self._fields[name], FIRST_CONTEXT[name]
-        contexts = list(zip(READERS[first : first + len(HABITS[name])], RELATIVE[name], strict=True))
-        if len(field.index) > MOST_ROWS - len(told) * len(contexts):
-            field.clear()
-        rows = []
+        in each context the share that each value had, (K, C, values), and the buckets of how often that was, (K, C),
+        those of the second context after those of the first and so on."""
+        of_field = self._fields[name]
+        if of_field.size > MOST_ROWS - len(told) * len(of_field.contexts):
+            of_field.clear()
+        rows: list[int] = []
         for columns in told:
             if not columns:
-                rows.append([0] * len(contexts))
+                rows += of_field.unknown
                 continue
-            row = []
-            for number, (read, start) in enumerate(contexts):
-                context, reference = (first + number, read(columns)), columns[start] if start else 0
-                found = field.index.get((context, reference))
-                if found is None:
-                    counts = self.habits.counted(context)
-                    found = field.add(context, reference, counts) if counts else 0
-                row.append(found)
-            rows.append(row)
-        index = np.array(rows)  # (K, C)
-        return field.shares[index], field.buckets[index]
+            for context in of_field.contexts:
+                key = context.read(columns)
+                row = context.rows.get(key)
+                rows.append(of_field.add(context, key, columns, self.habits) if row is None else row)
+        index = np.array(rows).reshape(len(told), -1)  # (K, C)
+        return of_field.shares.take(index, 0), of_field.buckets.take(index)
+
+
+@dataclass
+class _Context:
+    number: int  # among all contexts
+    key: Callable[[Told], object]  # what of the columns it was counted by
+    start: str  # the column that its values are counted from, if any
+    read: Callable[[Told], object]  # both
+    rows: dict[object, int] = field(default_factory=dict)  # of each thing read
 
 
 class _Field:
-    """Rows of one field; the first knows nothing."""
+    """Rows of one field; the first ones know nothing, one for each context."""
 
-    def __init__(self, values: int):
-        self.values = values
+    def __init__(self, name: int):
+        self.values = 2 if name == BAR else FIELD_SIZES[name]
+        self.contexts = []
+        for number, (spec, start) in enumerate(zip(HABITS[name], RELATIVE[name], strict=True), FIRST_CONTEXT[name]):
+            columns = columns_of(spec)
+            read = READERS[number] if not start else itemgetter(*columns, start)
+            self.contexts.append(_Context(number, READERS[number], start, read))
+        self.unknown = list(range(len(self.contexts)))
         self.clear()
 
     def clear(self) -> None:
-        self.index: dict[object, int] = {}
+        for context in self.contexts:
+            context.rows.clear()
+        self.size = len(self.contexts)
         self.shares = np.zeros((64, self.values), np.float32)
         self.buckets = np.zeros(64, np.int64)
+        self.buckets[: self.size] = BUCKETS * np.arange(self.size)
 
-    def add(self, context: object, reference: int, counts: dict[int, int]) -> int:
-        row = self.index[context, reference] = 1 + len(self.index)
+    def add(self, context: _Context, key: object, columns: Told, habits: Habits) -> int:
+        """Makes the row of what habits counted in a context; one that they never met keeps none of its own."""
+        counts = habits.counted((context.number, context.key(columns)))
+        nth = context.number - self.contexts[0].number
+        if not counts:
+            return self.unknown[nth]
+        row = context.rows[key] = self.size
         if row == len(self.shares):
             self.shares = np.concatenate([self.shares, np.zeros_like(self.shares)])
             self.buckets = np.concatenate([self.buckets, np.zeros_like(self.buckets)])
+        self.size += 1
+        reference = columns[context.start] if context.start else 0
         value = (np.fromiter(counts.keys(), np.int64, len(counts)) + reference) % SYMBOLS
         times = np.fromiter(counts.values(), np.float32, len(counts))
         possible = value < self.values
         self.shares[row, value[possible]] = times[possible] / times.sum()
-        self.buckets[row] = bucket_of(np.array(times.sum(), np.int64), np.array(len(counts)))
+        self.buckets[row] = BUCKETS * nth + bucket_of(np.array(times.sum(), np.int64), np.array(len(counts)))
         return row

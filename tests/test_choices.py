@@ -80,10 +80,12 @@ def test_choices_mix_the_network_with_what_the_song_did(head: int, seed: int) ->
     told = [{} if k == 3 else told_of(habits, name, coming) for k, habits in enumerate(of_each)]
     choices = Choices(model.heads, Recalled(before))
     states = states_of(model, 4, seed)
-    chosen = model.heads.choose(0, torch.full((4,), coming[PROGRAM]), None)
+    program = torch.full((4,), coming[PROGRAM])
+    chosen = model.heads.choose(0, program, None)
     expected = mixed_by_hand(model.heads, before, head, states, chosen, told, bar=2)
+    after = choices.after(0, program.numpy(), together(states))
     for _ in range(2):  # counted, and then remembered
-        found = np.exp(choices.log_p(head, together(states), chosen.numpy(), told, np.full(4, 2)))
+        found = choices.p(head, after, told, np.full(4, 2))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
     if name == POSITION:  # the same way ahead may lead out of what can be written
         assert (found.sum(1) < 1 + 1e-5).all()
@@ -105,7 +107,7 @@ def test_a_way_ahead_is_lost_only_where_it_leads_too_far(at: int, is_possible: b
     told = habits.behind(bar=1)
     states = states_of(model, 1)
     choices = Choices(model.heads, Recalled(habits))
-    total = np.exp(choices.log_p(POSITION_HEAD, together(states), None, [told])).sum()
+    total = choices.p(POSITION_HEAD, together(states), [told]).sum()
     assert (total > 1 - 1e-5) == is_possible and 0 < total < 1 + 1e-5
 
 
@@ -134,7 +136,7 @@ def test_habits_may_weigh_more() -> None:
     with torch.no_grad():
         alike = tuple(part[:1].expand(2, -1) for part in states)
     (plain, alone), (more, _) = (
-        np.exp(Choices(model.heads, recalled, nats).log_p(head, together(alike), None, [told, {}])) for nats in (0, 1.5)
+        Choices(model.heads, recalled, nats).p(head, together(alike), [told, {}]) for nats in (0, 1.5)
     )
     unheard = np.array([p not in (60, 62) for p in range(FIELD_SIZES[PITCH])])
     shares = []  # of the habits

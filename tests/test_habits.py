@@ -166,7 +166,7 @@ def test_what_lies_on_top_leaves_what_is_below_alone(rows: np.ndarray, split: in
     one, other = heard(rows[split:], before), Habits(before)
     assert vars(before) == was
     whole = heard(rows)
-    assert (one.tail, one.ways, one.last) == (whole.tail, whole.ways, whole.last)
+    assert (one.latest, one.ways, one.last) == (whole.latest, whole.ways, whole.last)
     for row in rows[:1].tolist():  # neither does it know what lies on top elsewhere
         for name in HEAD_ORDER[:-2]:
             told = told_of(before, name, row)
@@ -181,8 +181,8 @@ def test_what_is_not_to_be_counted_only_comes_before_the_next(rows: np.ndarray, 
         found.hear(row, count=False)
     assert (found.counts, found.right) == (counts, right)
     whole = heard(rows)
-    assert (found.tail, found.ways, found.last, found.of_voices) == (
-        *(whole.tail, whole.ways, whole.last, whole.of_voices),
+    assert (found.latest, found.ways, found.last, found.of_voices) == (
+        *(whole.latest, whole.ways, whole.last, whole.of_voices),
     )
 
 
