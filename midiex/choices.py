@@ -40,9 +40,7 @@ class Choices:
             known[:, 0] = -np.inf
             self.known.append(known.ravel())
 
-    def p(
-        self, head: int, states: np.ndarray, told: Sequence[Told], bars: np.ndarray | None = None
-    ) -> np.ndarray:
+    def p(self, head: int, states: np.ndarray, told: Sequence[Told], bars: np.ndarray | None = None) -> np.ndarray:
         """Probabilities (K, n) of the head-th field of HEAD_ORDER. `told` (K): the columns that its habits depend on,
         empty: none; `bars` (K,): for the choice of the next note's bar, those of the notes before it."""
         table, name, n = self.tables[head], HEAD_ORDER[head], HEAD_SIZES[head]

@@ -266,7 +266,7 @@ class State:
         """Which bars the next note may lie in, and whether the chunk may end: (K, bar classes + 1) bool."""
         bars = len(self.bar_positions)
         furthest = np.minimum(self.bar + self.grammar.most_empty_bars + 1, bars - 1)[:, None]
-        mask = (_BARS > self.bar[:, None]) & (_BARS <= furthest)
+        mask = (self.bar[:, None] < _BARS) & (furthest >= _BARS)
         latest = self._latest()
         mask[:, :bars] &= self.first_onsets <= latest[:, None]
         if self.bar[0] < 0:  # nothing is written yet, by any candidate
@@ -281,7 +281,7 @@ class State:
         bar = np.minimum(bar, len(self.bar_positions) - 1)
         earliest = (self.position + ~self.onset_open) * (bar == self.bar)
         latest = self._latest() - self.starts[bar]
-        return self.places[bar] & (_POSITIONS >= earliest[:, None]) & (_POSITIONS <= latest[:, None])
+        return self.places[bar] & (earliest[:, None] <= _POSITIONS) & (latest[:, None] >= _POSITIONS)
 
     def _latest(self) -> np.ndarray:
         """The last position, from the chunk's beginning, at which the next onset may lie, (K,)."""
@@ -296,7 +296,7 @@ class State:
 
     def programs(self) -> np.ndarray:
         lowest = (self.program + ~self.program_open) * self.same_onset
-        mask = self.programs_at[self.next_position % POSITIONS_PER_BEAT] & (_PROGRAMS >= lowest[:, None])
+        mask = self.programs_at[self.next_position % POSITIONS_PER_BEAT] & (lowest[:, None] <= _PROGRAMS)
         if self.final_lengths is not None:  # the chord comes before the drums under it
             opens = self._in_last_bar() & ~self.same_onset & np.any(mask[:, :DRUM_PROGRAM], axis=1)
             mask[opens, DRUM_PROGRAM] = False
@@ -306,14 +306,14 @@ class State:
         same = self.same_onset & (program == self.program)
         lowest = (self.instance + ~self.voice_open) * same
         here = self.programs_at[self.next_position % POSITIONS_PER_BEAT, program]  # not so where a fixed row leads
-        return self.voices_of[program] & (_INSTANCES >= lowest[:, None]) & here[:, None]
+        return self.voices_of[program] & (lowest[:, None] <= _INSTANCES) & here[:, None]
 
     def pitches(self, program: np.ndarray, instance: np.ndarray) -> np.ndarray:
         same = self.same_onset & (program == self.program) & (instance == self.instance)
         playable = self.grammar.pitches[program, instance]
         if self.lands:
             playable = np.where(self._in_last_bar()[:, None], self.final_pitches[program, instance], playable)
-        playable &= _PITCHES > np.where(same, self.pitch, -1)[:, None]
+        playable &= np.where(same, self.pitch, -1)[:, None] < _PITCHES
         worn_out = self.run[self.each, program, instance] >= self.grammar.most_strikes
         if np.any(worn_out):
             worn_out &= (program != DRUM_PROGRAM) & (playable.sum(1) > 1)

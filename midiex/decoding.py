@@ -106,7 +106,7 @@ class _Fixed:
 
 
 def pick(p: np.ndarray, mask: np.ndarray | None, config: GenerateConfig, rng: np.random.Generator) -> np.ndarray:
-    """One sample a row of p (K, n) > 0, likely as it says, mask True where allowed: temperature, then min-p, then top-p.
+    """One sample a row of probabilities p (K, n) above 0, mask True where allowed: temperature, min-p, top-p.
 
     min-p (Nguyen et al., arXiv 2407.01082) drops what is unlikely beside the likeliest choice; top-p (Holtzman et al.,
     arXiv 1904.09751) the tail beyond a total probability.
@@ -154,9 +154,7 @@ def write_chunk(
     listeners = [Listener(task.heard) for _ in range(count)]
     growing = [Habits(task.recalled.habits) for _ in range(count)]
     choices = Choices(model.heads, task.recalled, config.habits)
-    guided = task.progression is not None and config.progression > 0
-    # how many times likelier the song's progression makes each pitch: (bars, HALVES, pitches)
-    pull = np.exp(config.progression * task.progression).astype(np.float32) if guided else None
+    pull = _pull(task, config.progression)
     rows = np.zeros((count, longest, len(FIELD_SIZES)), np.int64)
     lengths = np.zeros(count, np.int64)
     done, cut_short, is_fixed = (np.zeros(count, bool) for _ in range(3))  # is_fixed: whose next row is a fixed one
@@ -315,6 +313,13 @@ def _share_of_free(choices: Choices, states: np.ndarray, told: list[Told], state
         instances = choices.p(1, chosen, [t and t | {"program": program} for t in told])
         share += programs[:, program] * instances[:, state.voices_of[program]].sum(1)
     return share
+
+
+def _pull(task: Task, weight: float) -> np.ndarray | None:
+    """How many times likelier the song's progression makes each pitch, (bars, HALVES, pitches); None: no likelier."""
+    if task.progression is None or weight == 0:
+        return None
+    return np.exp(weight * task.progression).astype(np.float32)
 
 
 def _guidance(pull: np.ndarray, task: Task, note: np.ndarray) -> np.ndarray:

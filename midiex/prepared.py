@@ -13,12 +13,18 @@ _Made = TypeVar("_Made")
 
 
 def once_a_version(make: Callable[..., _Made]) -> Callable[..., _Made]:
-    """A function of a module (and of settings) that keeps what it made for each while the weights stay as they are."""
+    """A function of a module (and of settings) that keeps what it made while the module's weights stay as they are.
+
+    Weights made in torch's inference mode do not tell when they change, so that nothing is kept of them.
+    """
     known: WeakKeyDictionary[nn.Module, tuple[int, dict[Hashable, _Made]]] = WeakKeyDictionary()
 
     @functools.wraps(make)
     def made(module: nn.Module, *settings: Hashable) -> _Made:
-        version = sum(parameter._version for parameter in module.parameters())
+        weights = list(module.parameters())
+        if any(weight.is_inference() for weight in weights):
+            return make(module, *settings)
+        version = sum(weight._version for weight in weights)
         found = known.get(module)
         if found is None or found[0] != version:
             found = known[module] = version, {}

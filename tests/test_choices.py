@@ -161,3 +161,16 @@ def test_rows_are_made_anew_when_there_are_too_many(monkeypatch: pytest.MonkeyPa
             for part, whole in zip(few.find(name, [told]), at_once, strict=True):
                 np.testing.assert_array_equal(part[0], whole[k])
     assert at_once[0].sum() > 0
+
+
+def test_tables_are_made_once_for_the_weights_as_they_are() -> None:
+    model = lively_model(tiny_config())
+    first = Choices(model.heads, Recalled(Habits())).tables
+    assert Choices(model.heads, Recalled(Habits())).tables is first
+    with torch.no_grad():
+        model.heads.out[0].bias.add_(1)
+    assert Choices(model.heads, Recalled(Habits())).tables is not first
+    with torch.inference_mode():  # weights that do not tell when they change
+        untold = lively_model(tiny_config())
+        first = Choices(untold.heads, Recalled(Habits())).tables
+        assert Choices(untold.heads, Recalled(Habits())).tables is not first
