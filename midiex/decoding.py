@@ -155,7 +155,7 @@ def write_chunk(
     growing = [Habits(task.recalled.habits) for _ in range(count)]
     choices = Choices(model.heads, task.recalled, config.habits)
     pull = _pull(task, config.progression)
-    rows = np.zeros((count, longest, len(FIELD_SIZES)), np.int64)
+    rows = np.zeros((count, longest + 1, len(FIELD_SIZES)), np.int64)  # the last for those that are finished
     lengths = np.zeros(count, np.int64)
     done, cut_short, is_fixed = (np.zeros(count, bool) for _ in range(3))  # is_fixed: whose next row is a fixed one
     nll, each = np.zeros(count), np.arange(count)
@@ -231,14 +231,16 @@ def write_chunk(
                 state.move(onset[:, 0], onset[:, 1])
                 states = stepper.step(previous, onset, echoes(), again=True)
             note = np.zeros((count, len(FIELD_SIZES)), np.int64)
-            note[:, [BAR, POSITION]] = onset
+            note[:, BAR], note[:, POSITION] = onset.T
             told = here(onset)
-            level = ~is_fixed & (onset == coming[:, [BAR, POSITION]]).all(1)  # so far the note is the fixed row itself
+            level = is_fixed  # so far the note is the fixed row itself
+            if len(task.fixed):
+                level = ~is_fixed & (onset == coming[:, [BAR, POSITION]]).all(1)
             for head, name in enumerate(HEAD_ORDER[:BAR_HEAD]):
                 picked = None if weigh or len(task.fixed) else state.only(name, note[:, PROGRAM])
                 if picked is None:
                     mask = _mask(state, note, name)
-                    if mask is not None and level.any():
+                    if len(task.fixed) and mask is not None:
                         fixed.allow(mask, name, level)
                     p = choices.p(head, states, told)
                     wished = p if pull is None or name != PITCH else p * _guidance(pull, task, note)
@@ -258,21 +260,19 @@ def write_chunk(
                 if weigh:
                     nll = nll + nats(p, picked, done)
                 states = choices.after(head, picked, states)
-            nll = np.where(is_fixed, settled, nll)
             state.write(note[:, PROGRAM], note[:, INSTANCE], note[:, PITCH])
-            going = np.flatnonzero(~done)
-            rows[going, lengths[going]] = note[going]
-            heard = note.copy()
-            heard[:, BAR] += task.first_bar
-            for k in going.tolist():
-                row = heard[k].tolist()
-                listeners[k].hear(row)
-                growing[k].hear(row, count=False, told=told[k])
+            rows[each, lengths] = note
             lengths += ~done
-            fixed.written += is_fixed & ~done
+            if len(task.fixed):
+                nll = np.where(is_fixed, settled, nll)
+                fixed.written += is_fixed & ~done
+            for k, ((bar, *rest), over) in enumerate(zip(note.tolist(), done.tolist(), strict=True)):
+                if not over:
+                    row = (bar + task.first_bar, *rest)
+                    listeners[k].hear(row)
+                    growing[k].hear(row, count=False, told=told[k])
             previous = note
-        coming = fixed.next()
-        settled = nll
+        settled, coming = nll, fixed.next()
         source = states
         drawn = draw_onset(source)
         nll = nll + drawn.nats
@@ -282,7 +282,7 @@ def write_chunk(
         cut_short |= ~done & (lengths - fixed.written == most_notes)
         is_fixed = drawn.to_fixed
         state.move(drawn.bar, drawn.position)
-        onset = np.stack([drawn.bar, drawn.position], 1)
+        onset = np.array([drawn.bar, drawn.position]).T
     nll = nll / np.maximum(1, lengths - fixed.written)
     return [
         Candidate(

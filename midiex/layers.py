@@ -25,6 +25,7 @@ HEAD_SIZES = tuple(FIELD_SIZES[f] + (f == BAR) for f in HEAD_ORDER)
 BEAT_PERIODS = (1 / 3, 1 / 2, 1.0, 2.0, 4.0, 16.0)
 BAR_PERIODS = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
 INDEX_PERIODS = (4.0, 16.0, 64.0, 256.0)
+NORM_EPS = 1e-6
 ECHO_WIDTH = 96
 TRUST_SCALE = 32.0  # few numbers, which must move far: learned as if at so many times the learning rate
 ECHO_FIRSTS = tuple(sum(n + 1 for n in ECHO_SIZES[:field]) for field in range(len(ECHO_SIZES)))  # of each field's rows
@@ -120,7 +121,7 @@ class Matrix(nn.Linear):
 
 
 def _norm(width: int, gain: float = 1.0) -> nn.RMSNorm:
-    norm = nn.RMSNorm(width, eps=1e-6)
+    norm = nn.RMSNorm(width, eps=NORM_EPS)
     nn.init.constant_(norm.weight, gain)
     return norm
 
@@ -184,13 +185,6 @@ class SelfAttention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=self.causal)
         return x + self.out_norm(self.out(packing.pack(y.transpose(1, 2).flatten(2))))
 
-    def step(self, x: Tensor, keys: Tensor, values: Tensor, at: int, cos: Tensor, sin: Tensor) -> Tensor:
-        """One row a candidate: x (K, D); keys and values (K, H, T, E) are written at row `at` and read up to it."""
-        q, k, v = self.project(x, cos, sin).unbind(1)  # each (K, H, E)
-        keys[:, :, at], values[:, :, at] = k, v
-        y = F.scaled_dot_product_attention(q[:, :, None], keys[:, :, : at + 1], values[:, :, : at + 1])
-        return x + self.out_norm(self.out(y.flatten(1)))
-
 
 class CrossAttention(nn.Module):
     """Attention over the memory. Keys and values are computed once per encoded chunk; a slot's kind (how the chunk
@@ -236,12 +230,6 @@ class CrossAttention(nn.Module):
         q = q.view(*q.shape[:2], self.heads, -1).transpose(1, 2)  # (B, H, T, E)
         y = F.scaled_dot_product_attention(q, keys, values, mask)
         return x + self.out_norm(self.out(packing.pack(y.transpose(1, 2).flatten(2))))
-
-    def step(self, x: Tensor, keys: Tensor, values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x (K, D); keys and values (1, H, M, E) serve all candidates, whose queries go as one batch of rows."""
-        q = self.query(x, cos, sin).transpose(0, 1)[None]  # (1, H, K, E)
-        y = F.scaled_dot_product_attention(q, keys, values)
-        return x + self.out_norm(self.out(y[0].transpose(0, 1).flatten(1)))
 
 
 class EchoReader(nn.Module):

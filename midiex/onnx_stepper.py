@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -107,6 +107,13 @@ def session_of(model: ChunkTransformer, int8: bool = True) -> Any:
     return onnxruntime.InferenceSession(_Graph(model, int8).serialized(), options, providers=["CPUExecutionProvider"])
 
 
+class Stream(NamedTuple):
+    """Names of two nodes whose sum is the stream."""
+
+    before: str
+    branch: str
+
+
 class _Graph:
     """The decoder's layers and the heads' states as an ONNX graph, for any number of candidates."""
 
@@ -135,12 +142,13 @@ class _Graph:
         self.input("each", "K", 1, kind="int64")
         self.input("before", "K", kind="int32")
         self.input("with_this", 1, kind="int32")
-        x = self.op("Add", "x", self.times("heard", model.echoes.out))
+        x = Stream("x", self.times("heard", model.echoes.out))
         for number, layer in enumerate(model.decoder_layers):
             x = self.self_attention(x, layer.attention, number)
             x = self.cross_attention(x, layer.cross, number)
             x = self.feed_forward(x, layer.feed_forward)
-        self.op("Identity", self.times(self.norm(x, model.heads.norm), model.heads.state), to=("states",))
+        entered, _ = self.enter(x, model.heads.norm)
+        self.times(entered, model.heads.state, to=("states",))
         self.output("states", "K", 1, model.heads.state.out_features)
         helper = self.helper
         graph = helper.make_graph(self.nodes, "step", self.inputs, self.outputs, list(self.constants.values()))
@@ -149,39 +157,50 @@ class _Graph:
 
     # ---- layers, of a stream (K, 1, D) -------------------------------------------------------------------------------
 
-    def self_attention(self, x: str, layer: Any, number: int) -> str:
+    def self_attention(self, x: Stream, layer: Any, number: int) -> Stream:
         size = self.model.size
         for name in ("keys", "values"):
             self.input(f"{name}{number}", "K", size.n_heads, "T", size.head_dim)
             self.output(f"new_{name}{number}", "K", size.n_heads, "T", size.head_dim)
-        q, k, v = self.split(self.times(self.norm(x, layer.norm), layer.qkv), "thirds", 3)
+        entered, before = self.enter(x, layer.norm)
+        q, k, v = self.split(self.times(entered, layer.qkv), "thirds", 3)
         given = (self.rotate(q, "query"), self.rotate(k, "key"), v, f"keys{number}", f"values{number}")
         to = (f"attended{number}", f"new_keys{number}", f"new_values{number}")
         heads = size.n_heads
         self.op("GroupQueryAttention", *given, "before", "with_this", to=to, domain=CONTRIB,
                 num_heads=heads, kv_num_heads=heads)  # fmt: skip
-        return self.joined(x, to[0], layer)
+        return self.left(before, to[0], layer)
 
-    def cross_attention(self, x: str, layer: Any, number: int) -> str:
+    def cross_attention(self, x: Stream, layer: Any, number: int) -> Stream:
         """The candidates' queries as one sequence, since the memory is the same for all."""
         size = self.model.size
         keys, values = f"memory_keys{number}", f"memory_values{number}"
         self.input(keys, size.n_heads, size.head_dim, "M")
         self.input(values, size.n_heads, "M", size.head_dim)
         scale = size.head_dim**-0.5
-        q = self.rotate(self.times(self.norm(x, layer.norm), layer.q, scale), "cross")
+        entered, before = self.enter(x, layer.norm)
+        q = self.rotate(self.times(entered, layer.q, scale), "cross")
         q = self.op("Transpose", self.op("Reshape", q, "heads"), perm=[1, 0, 2])  # (H, K, E)
         y = self.op("MatMul", self.op("Softmax", self.op("MatMul", q, keys), axis=-1), values)
-        return self.joined(x, self.op("Reshape", self.op("Transpose", y, perm=[1, 0, 2]), "rows"), layer)
+        return self.left(before, self.op("Reshape", self.op("Transpose", y, perm=[1, 0, 2]), "rows"), layer)
 
-    def feed_forward(self, x: str, layer: Any) -> str:
-        gate, value = self.split(self.times(self.norm(x, layer.norm), layer.inner), "halves", 2)
+    def feed_forward(self, x: Stream, layer: Any) -> Stream:
+        entered, before = self.enter(x, layer.norm)
+        gate, value = self.split(self.times(entered, layer.inner), "halves", 2)
         silu = self.op("QuickGelu", gate, domain=CONTRIB, alpha=1.0)
-        return self.joined(x, self.op("Mul", silu, value), layer)
+        return self.left(before, self.op("Mul", silu, value), layer)
 
-    def joined(self, x: str, y: str, layer: Any) -> str:
-        """A branch back in the stream."""
-        return self.op("Add", x, self.norm(self.times(y, layer.out), layer.out_norm))
+    def enter(self, x: Stream, norm: Any) -> tuple[str, str]:
+        """The stream as a branch sees it, normed, and as it is: the sum is made on the way."""
+        gain = self.constant(f"gain{len(self.constants)}", numbers(norm.weight))
+        to = tuple(f"node{len(self.nodes)}_{part}" for part in ("normed", "sum"))
+        self.op("SkipSimplifiedLayerNormalization", *x, gain, to=(to[0], "", "", to[1]), domain=CONTRIB,
+                epsilon=norm.eps)  # fmt: skip
+        return to[0], to[1]
+
+    def left(self, x: str, y: str, layer: Any) -> Stream:
+        """The stream and a branch that is to be added to it."""
+        return Stream(x, self.norm(self.times(y, layer.out), layer.out_norm))
 
     def rotate(self, x: str, angles: str) -> str:
         size, given = self.model.size, ("each", f"{angles}_cos", f"{angles}_sin")
@@ -193,16 +212,16 @@ class _Graph:
         gain = self.constant(f"gain{len(self.constants)}", numbers(norm.weight))
         return self.op("SimplifiedLayerNormalization", x, gain, axis=-1, epsilon=norm.eps)
 
-    def times(self, x: str, matrix: Any, factor: float = 1.0) -> str:
+    def times(self, x: str, matrix: Any, factor: float = 1.0, to: tuple[str, ...] = ()) -> str:
         weight, name = factor * numbers(matrix.weight).T, f"weight{len(self.constants)}"  # (inputs, outputs)
         if not self.int8:
-            return self.op("MatMul", x, self.constant(name, weight))
+            return self.op("MatMul", x, self.constant(name, weight), to=to)
         scale = np.maximum(np.abs(weight).max(0), 1e-12) / 127
         self.constant(name, np.rint(weight / scale).astype(np.int8))
         self.constant(f"{name}_scale", scale.astype(np.float32))
         self.constant(f"{name}_zero", np.zeros(len(scale), np.int8))
         given = (name, f"{name}_scale", f"{name}_zero")
-        return self.op("DynamicQuantizeMatMul", x, *given, domain=CONTRIB)
+        return self.op("DynamicQuantizeMatMul", x, *given, to=to, domain=CONTRIB)
 
     # ---- nodes -------------------------------------------------------------------------------------------------------
 

@@ -43,10 +43,15 @@ class Recalled:
             if not columns:
                 rows += of_field.unknown
                 continue
-            for context in of_field.contexts:
+            found = list[int]()
+            for nth, context in enumerate(of_field.contexts):
+                if context.wider is not None and found[context.wider] == context.wider:
+                    found.append(nth)  # it knows nothing, like the wider one
+                    continue
                 key = context.read(columns)
                 row = context.rows.get(key)
-                rows.append(of_field.add(context, key, columns, self.habits) if row is None else row)
+                found.append(of_field.add(nth, key, columns, self.habits) if row is None else row)
+            rows += found
         index = np.array(rows).reshape(len(told), -1)  # (K, C)
         return of_field.shares.take(index, 0), of_field.buckets.take(index)
 
@@ -54,6 +59,7 @@ class Recalled:
 @dataclass
 class _Context:
     number: int  # among all contexts
+    wider: int | None  # an earlier context of the field that is met wherever this one is
     key: Callable[[Told], object]  # what of the columns it was counted by
     start: str  # the column that its values are counted from, if any
     read: Callable[[Told], object]  # both
@@ -65,11 +71,14 @@ class _Field:
 
     def __init__(self, name: int):
         self.values = 2 if name == BAR else FIELD_SIZES[name]
-        self.contexts = []
+        self.contexts: list[_Context] = []
         for number, (spec, start) in enumerate(zip(HABITS[name], RELATIVE[name], strict=True), FIRST_CONTEXT[name]):
             columns = columns_of(spec)
             read = READERS[number] if not start else itemgetter(*columns, start)
-            self.contexts.append(_Context(number, READERS[number], start, read))
+            wider = [
+                k for k, other in enumerate(HABITS[name][: len(self.contexts)]) if {*columns_of(other)} <= {*columns}
+            ]
+            self.contexts.append(_Context(number, wider[-1] if wider else None, READERS[number], start, read))
         self.unknown = list(range(len(self.contexts)))
         self.clear()
 
@@ -81,10 +90,10 @@ class _Field:
         self.buckets = np.zeros(64, np.int64)
         self.buckets[: self.size] = BUCKETS * np.arange(self.size)
 
-    def add(self, context: _Context, key: object, columns: Told, habits: Habits) -> int:
-        """Makes the row of what habits counted in a context; one that they never met keeps none of its own."""
+    def add(self, nth: int, key: object, columns: Told, habits: Habits) -> int:
+        """Makes the row of what habits counted in the nth context; one that they never met gets none of its own."""
+        context = self.contexts[nth]
         counts = habits.counted((context.number, context.key(columns)))
-        nth = context.number - self.contexts[0].number
         if not counts:
             return self.unknown[nth]
         row = context.rows[key] = self.size

@@ -1,20 +1,22 @@
 """The decoder one step at a time: what ChunkTransformer.forward does to a whole chunk, for K candidates side by side.
 
-What leads into the layers (embeddings, angles) is small and runs in numpy, whose calls cost a quarter of torch's; the
-layers run in torch here, and in ONNX Runtime in onnx_stepper.py. Knows rows and the network; knows no masks, no habits,
-and draws nothing.
+A step's sums are small, so that beginning them costs more than doing them, and numpy begins them at a quarter of
+torch's cost. The layers run in ONNX Runtime too, in onnx_stepper.py. Knows rows and the network; knows no masks, no
+habits, and draws nothing.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .layers import ECHO_FIRSTS
+from .layers import ECHO_FIRSTS, NORM_EPS
+from .prepared import once_a_version
 from .tokens import FIELD_SIZES, MICRO_PER_BEAT, MICROS_PER_POSITION
 
 if TYPE_CHECKING:
@@ -82,27 +84,115 @@ class Stepper(ABC):
 
 
 class TorchStepper(Stepper):
-    """The layers in torch, with keys and values of earlier steps in tensors of the chunk's greatest length."""
+    """The layers in float32: torch multiplies matrices, and numpy does the rest. Keys and values of earlier steps lie
+    in arrays of the chunk's greatest length."""
 
     def __init__(self, model: ChunkTransformer, memory: Memory, task: Task, candidates: int, longest: int):
         super().__init__(model, task, candidates)
-        self.memory = memory
         size = model.size
+        self.weights = _weights(model)
+        self.heads = candidates, size.n_heads, size.head_dim
+        self.memory = [(keys[0].transpose(1, 2).contiguous(), values[0].contiguous()) for keys, values in memory]
         shape = (size.decoder_layers, candidates, size.n_heads, longest + 2, size.head_dim)
-        self.keys, self.values = torch.empty(shape), torch.empty(shape)  # read only where a step has written
+        self.keys, self.values = np.empty(shape, np.float32), np.empty(shape, np.float32)  # read only where written
 
     def _layers(self, x: np.ndarray, heard: np.ndarray, angles: Angles) -> np.ndarray:
-        model = self.model
         cos, sin = (
-            torch.from_numpy(np.stack(both, 1)[:, :, None]) for both in zip(angles.query, angles.key, strict=True)
+            np.stack(both, 1)[:, :, None] for both in zip(angles.query, angles.key, strict=True)
         )  # (K, 2, 1, P)
-        cross_cos, cross_sin = (torch.from_numpy(part[:, None]) for part in angles.cross)
-        stream = torch.from_numpy(x) + model.echoes.out(torch.from_numpy(heard))
-        for i, layer in enumerate(model.decoder_layers):
-            stream = layer.attention.step(stream, self.keys[i], self.values[i], self.at, cos, sin)
-            stream = layer.cross.step(stream, *self.memory[i], cross_cos, cross_sin)
-            stream = layer.feed_forward(stream)
-        return numbers(model.heads.state(model.heads.norm(stream)))
+        cross = tuple(part[:, None] for part in angles.cross)  # (K, 1, P)
+        until, weights = self.at + 1, self.weights
+        x = x + _times(heard, weights.heard)
+        for i, layer in enumerate(weights.layers):
+            qkv = _times(_normed(x), layer.qkv).reshape(len(x), 3, *self.heads[1:])
+            _rotate(qkv[:, :2], cos, sin)
+            self.keys[i, :, :, self.at], self.values[i, :, :, self.at] = qkv[:, 1], qkv[:, 2]
+            odds = np.matmul(qkv[:, 0, :, None], self.keys[i, :, :, :until].swapaxes(2, 3))  # (K, H, 1, T)
+            odds -= np.maximum.reduce(odds, 3, keepdims=True)
+            np.exp(odds, odds)
+            y = np.matmul(odds, self.values[i, :, :, :until]) / np.add.reduce(odds, 3, keepdims=True)
+            x = x + _normed(_times(y.reshape(x.shape), layer.out)) * layer.out_gain
+            q = _times(_normed(x), layer.q).reshape(self.heads)
+            _rotate(q, *cross)
+            keys, values = self.memory[i]
+            rows = torch.from_numpy(q).transpose(0, 1)  # (H, K, E): the memory is the same for all candidates
+            y = torch.bmm(torch.softmax(torch.bmm(rows, keys), -1), values).transpose(0, 1).reshape(x.shape).numpy()
+            x = x + _normed(_times(y, layer.cross_out)) * layer.cross_gain
+            gate, value = np.split(_times(_normed(x), layer.inner), 2, 1)
+            x = x + _normed(_times(gate / (1 + np.exp(-gate)) * value, layer.forward_out)) * layer.forward_gain
+        return _times(_normed(x), weights.state)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A decoder layer's matrices (inputs, outputs), with what comes before and after them multiplied in: the gains of
+    norms and the scale of attention. Gains (D,) are those of what leaves a branch."""
+
+    qkv: Tensor
+    out: Tensor
+    out_gain: np.ndarray
+    q: Tensor
+    cross_out: Tensor
+    cross_gain: np.ndarray
+    inner: Tensor
+    forward_out: Tensor
+    forward_gain: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Weights:
+    heard: Tensor
+    layers: list[_Layer]
+    state: Tensor
+
+
+@once_a_version
+def _weights(model: ChunkTransformer) -> _Weights:
+    scale, width = model.size.head_dim**-0.5, model.size.d_model
+
+    def after(norm: nn.RMSNorm, matrix: nn.Linear) -> Tensor:
+        return (matrix.weight.detach().float() * norm.weight.detach()).T.contiguous()
+
+    def plain(matrix: nn.Linear) -> Tensor:
+        return matrix.weight.detach().float().T.contiguous()
+
+    layers = []
+    for layer in model.decoder_layers:
+        attention, cross, forward = layer.attention, layer.cross, layer.feed_forward
+        qkv = after(attention.norm, attention.qkv)
+        qkv[:, :width] *= scale
+        layers.append(
+            _Layer(
+                qkv,
+                plain(attention.out),
+                numbers(attention.out_norm.weight),
+                scale * after(cross.norm, cross.q),
+                plain(cross.out),
+                numbers(cross.out_norm.weight),
+                after(forward.norm, forward.inner),
+                plain(forward.out),
+                numbers(forward.out_norm.weight),
+            )  # fmt: skip
+        )
+    return _Weights(plain(model.echoes.out), layers, after(model.heads.norm, model.heads.state))
+
+
+def _times(x: np.ndarray, matrix: Tensor) -> np.ndarray:
+    return torch.mm(torch.from_numpy(x), matrix).numpy()
+
+
+def _normed(x: np.ndarray) -> np.ndarray:
+    """x (K, D) with a mean square of 1."""
+    return x / np.sqrt(np.add.reduce(x * x, 1, keepdims=True) / np.float32(x.shape[1]) + np.float32(NORM_EPS))
+
+
+def _rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
+    """`layers.rotate` in place."""
+    pairs = cos.shape[-1]
+    a, b = x[..., :pairs], x[..., pairs : 2 * pairs]
+    turned = a * cos - b * sin
+    x[..., pairs : 2 * pairs] = a * sin + b * cos
+    x[..., :pairs] = turned
 
 
 def numbers(tensor: Tensor | nn.Module) -> np.ndarray:
