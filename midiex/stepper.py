@@ -59,13 +59,13 @@ class Stepper(ABC):
         None at steps 0 and 1; `onset` (K, 2): bar and position of the note to be written, None at step 0; `echoes` (K,
         ECHOES, 8): the earlier notes it may echo. With `again` the step before is taken anew, with another onset."""
         self.at -= again
-        x = self.condition + (self.begin[self.at] if previous is None else self.previous[previous + FIRSTS].sum(1))
+        x = self.condition + (self.begin[self.at] if previous is None else np.add.reduce(self.previous.take(previous + FIRSTS, 0), 1))
         if onset is not None:
             x += self.ahead[0][onset[:, 0]] + self.ahead[1][onset[:, 1]]
             if self.at >= 2 and not again:
                 self.key_times = self.query_times
             self.query_times = self._times(onset)
-        heard = self.echo[echoes + ECHO_FIRSTS].sum(2).reshape(len(x), -1)  # (K, ECHOES * ECHO_WIDTH)
+        heard = np.add.reduce(self.echo.take(echoes + ECHO_FIRSTS, 0), 2).reshape(len(x), -1)  # (K, ECHOES * ECHO_WIDTH)
         place = np.float32(self.at) * self.turns[2]
         cross, key = self.query_times @ self.turns[:2], self.key_times @ self.turns[:2] + place
         states = self._layers(x, heard, Angles(_turn(cross + place), _turn(key), _turn(cross)))
