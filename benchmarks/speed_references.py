@@ -104,7 +104,9 @@ class LongRun:
 
 def long_run(song: Path, seconds: float, model: str | None, seed: int) -> LongRun:
     from midiex import extend
+    from midiex.process import settle
 
+    settle()  # as the command does
     begun = time.perf_counter()
     passage = extend.start(song, seconds, model=model, seed=seed)
     ends, at, first = [], [], time.perf_counter()

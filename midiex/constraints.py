@@ -239,11 +239,12 @@ class State:
         spacing = np.diff(self.starts[bar] + place, prepend=0).max()
         self.reach = max(grammar.reach, int(spacing))  # there is always a place in reach
         self.lands = final is not None
-        # the one instance of each program, and the one micro-offset by drum or not and by place, where none has two
-        self.one_instance = self.voices_of.argmax(1) if self.voices_of.sum(1).max() <= 1 else None  # (129,)
-        self.one_micro = self.grooves.argmax(2) if self.grooves.sum(2).max() <= 1 else None  # (2, 12)
+        # the one program, the one instance of each, the one micro-offset by drum or not and by place: None for a choice
         playing = np.flatnonzero(np.any(self.voices_of, axis=1))
         self.one_program = playing[0] if len(playing) == 1 else None
+        self.one_instance = self.voices_of.argmax(1) if self.voices_of.sum(1).max() <= 1 else None  # (129,)
+        micros = self.grooves[np.unique(_IS_DRUM[playing])].sum(2)
+        self.one_micro = self.grooves.argmax(2) if np.all(micros <= 1) else None  # (2, 12)
         self.each = np.arange(candidates)
         self.bar = np.full(candidates, -1)
         self.position = np.full(candidates, -1)

@@ -122,7 +122,7 @@ def pick(p: np.ndarray, mask: np.ndarray | None, config: GenerateConfig, rng: np
         ranked = np.sort(p, 1)
         cumulative = ranked.cumsum(1)
         dropped = (cumulative <= (1 - config.top_p) * cumulative[:, -1:]).sum(1)  # of the least likely
-        p *= p >= ranked[np.arange(len(p)), dropped][:, None]
+        p *= p >= ranked[np.arange(len(p)), np.minimum(dropped, p.shape[1] - 1)][:, None]  # never the likeliest
     cumulative = p.cumsum(1)
     total = cumulative[:, -1]
     draw = np.minimum(rng.random(len(p)) * total, np.nextafter(total, np.float32(0)))  # below the total, if rounded

@@ -12,6 +12,7 @@ NOTHING in every field.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -58,7 +59,7 @@ class Listener:
 
     def __init__(self, before: Listener | None = None):
         self.before = before
-        self.notes: list[tuple[int, ...]] = []
+        self.notes = array("i")  # eight numbers each
         self.first = len(before) if before else 0  # notes of `before`
         self.latest: tuple[dict[int, int], ...] = tuple({} for _ in range(POINTERS))  # where each key last led
         self.tail: list[tuple[int, ...]] = before.tail[:] if before else []  # the last three notes
@@ -69,7 +70,7 @@ class Listener:
         self.keys: list[int | None] = []  # of it
 
     def __len__(self) -> int:
-        return self.first + len(self.notes)
+        return self.first + len(self.notes) // len(FIELD_SIZES)
 
     def expect(self, bar: int, position: int) -> list[tuple[int, ...]]:
         """Echoes (ECHOES) of a note at this onset that may come next."""
@@ -99,7 +100,7 @@ class Listener:
         same = bool(self.tail) and self.tail[-1][:2] == row[:2]
         self.rank = self.rank + 1 if same else 0
         self.way = self._way(bar, position)
-        self.notes.append(row)
+        self.notes.extend(row)
         self.tail = [*self.tail[-2:], row]
         self.asked = None
         self._remember()
@@ -142,7 +143,8 @@ class Listener:
     def _note(self, index: int) -> tuple[int, ...]:
         if index < self.first and self.before:
             return self.before._note(index)
-        return self.notes[index - self.first]
+        at = (index - self.first) * len(FIELD_SIZES)
+        return tuple(self.notes[at : at + len(FIELD_SIZES)])
 
 
 def _keys(rows: np.ndarray) -> Iterator[np.ndarray]:

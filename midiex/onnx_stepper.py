@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import MissingPart
 from .prepared import once_a_version
-from .stepper import Angles, Memory, Stepper, numbers
+from .stepper import Angles, Memory, Stepper, numbers, room
 
 if TYPE_CHECKING:
     from .decoding import Task
@@ -62,7 +62,7 @@ class OnnxStepper(Stepper):
             self._bind(self.binding.bind_ortvalue_input, f"memory_keys{layer}", numbers(keys)[0].swapaxes(1, 2))
             self._bind(self.binding.bind_ortvalue_input, f"memory_values{layer}", numbers(values)[0])
             for name in ("keys", "values"):
-                buffer = np.empty(shape, np.float32)  # read only where a step has written
+                buffer = room(shape)  # read only where a step has written
                 self._bind(self.binding.bind_ortvalue_input, f"{name}{layer}", buffer)
                 self._bind(self.binding.bind_ortvalue_output, f"new_{name}{layer}", buffer)
         angles = [f"{name}_{part}" for name in Angles._fields for part in ("cos", "sin")]

@@ -17,7 +17,7 @@ from .habits import FIRST_CONTEXT, HABITS, READERS, RELATIVE, SYMBOLS, Habits, T
 from .occurrences import BUCKETS, bucket_of
 from .tokens import BAR, FIELD_SIZES, HEAD_ORDER
 
-MOST_ROWS = 8192  # of a field: the largest take a kilobyte each
+MOST_ROWS = 2048  # of a field: the largest take a kilobyte each
 
 
 class Recalled:

@@ -7,8 +7,10 @@ habits, and draws nothing.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from mmap import mmap
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -59,13 +61,17 @@ class Stepper(ABC):
         None at steps 0 and 1; `onset` (K, 2): bar and position of the note to be written, None at step 0; `echoes` (K,
         ECHOES, 8): the earlier notes it may echo. With `again` the step before is taken anew, with another onset."""
         self.at -= again
-        x = self.condition + (self.begin[self.at] if previous is None else np.add.reduce(self.previous.take(previous + FIRSTS, 0), 1))
+        x = self.condition + (
+            self.begin[self.at] if previous is None else np.add.reduce(self.previous.take(previous + FIRSTS, 0), 1)
+        )
         if onset is not None:
             x += self.ahead[0][onset[:, 0]] + self.ahead[1][onset[:, 1]]
             if self.at >= 2 and not again:
                 self.key_times = self.query_times
             self.query_times = self._times(onset)
-        heard = np.add.reduce(self.echo.take(echoes + ECHO_FIRSTS, 0), 2).reshape(len(x), -1)  # (K, ECHOES * ECHO_WIDTH)
+        heard = np.add.reduce(self.echo[echoes + ECHO_FIRSTS], 2).reshape(
+            len(x), -1
+        )  # (K, ECHOES * ECHO_WIDTH)
         place = np.float32(self.at) * self.turns[2]
         cross, key = self.query_times @ self.turns[:2], self.key_times @ self.turns[:2] + place
         states = self._layers(x, heard, Angles(_turn(cross + place), _turn(key), _turn(cross)))
@@ -94,7 +100,7 @@ class TorchStepper(Stepper):
         self.heads = candidates, size.n_heads, size.head_dim
         self.memory = [(keys[0].transpose(1, 2).contiguous(), values[0].contiguous()) for keys, values in memory]
         shape = (size.decoder_layers, candidates, size.n_heads, longest + 2, size.head_dim)
-        self.keys, self.values = np.empty(shape, np.float32), np.empty(shape, np.float32)  # read only where written
+        self.keys, self.values = room(shape), room(shape)  # read only where a step has written
 
     def _layers(self, x: np.ndarray, heard: np.ndarray, angles: Angles) -> np.ndarray:
         cos, sin = (
@@ -193,6 +199,12 @@ def _rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
     turned = a * cos - b * sin
     x[..., pairs : 2 * pairs] = a * sin + b * cos
     x[..., :pairs] = turned
+
+
+def room(shape: tuple[int, ...]) -> np.ndarray:
+    """A float32 array in pages of its own, which go back when it does: megabytes taken from the heap for every chunk
+    and given back would break it up, so that it grew with the length of the music."""
+    return np.frombuffer(mmap(-1, 4 * math.prod(shape)), np.float32).reshape(shape)
 
 
 def numbers(tensor: Tensor | nn.Module) -> np.ndarray:

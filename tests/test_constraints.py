@@ -403,3 +403,24 @@ def test_runs_go_on_from_chunk_to_chunk() -> None:
     assert not playable[62] and playable[60]
     assert State(grammar, np.array([48]), 1).pitches(np.array([0]), np.array([0]))[0, 62]
     assert runs.after(one[:1]).times[0, 0] == 1
+
+
+def test_what_leaves_no_choice_is_told_beforehand() -> None:
+    """One instance a program, one program, one micro-offset at each place: where there are two, nothing is told."""
+    one = rows_of(*[(bar, 12 * beat, 40, 60 + beat) for bar in range(4) for beat in range(4)])
+    other = one.copy()
+    other[:, PROGRAM], other[:, MICRO] = 50, MICRO_CENTER + 1
+    second = one.copy()
+    second[:, INSTANCE] = 1
+    program = np.array([40, 50])
+
+    def told(*songs: np.ndarray) -> list[list[int] | None]:
+        state = State(Grammar.of(sort_rows(np.concatenate(songs)), 8), np.full(4, 48), 2)
+        state.move(np.zeros(2, np.int64), np.array([0, 12]))
+        return [None if (v := state.only(name, program)) is None else v.tolist() for name in (PROGRAM, INSTANCE, MICRO)]
+
+    micro = [int(one[0, MICRO])] * 2
+    again = one + 4 * (np.arange(8) == BAR)  # enough notes to tell a groove
+    assert told(one, again) == [[40, 40], [0, 0], micro]
+    assert told(one, again, other) == [None, [0, 0], None]
+    assert told(one, again, second) == [[40, 40], None, micro]

@@ -235,6 +235,21 @@ def same(a: list[Candidate], b: list[Candidate]) -> bool:
     return [c.rows.tobytes() for c in a] == [c.rows.tobytes() for c in b]
 
 
+def test_what_is_written_does_not_depend_on_whether_it_is_weighed(planned: Planned) -> None:
+    """Weighing asks for every field; writing leaves out those that leave no choice, here the instances."""
+    model, task, memory = planned
+    grammar = task.grammar.without(
+        {(program, number) for program, number in np.argwhere(task.grammar.chord > 0).tolist() if number}
+    )
+    for seed in range(3):
+        plain, weighed = (
+            write_chunk(model, memory, replace(task, grammar=grammar), PLAIN, np.random.default_rng(seed), weigh=weigh)
+            for weigh in (False, True)
+        )
+        assert same(plain, weighed) and all(len(c.rows) for c in plain)
+        assert all(c.nll is None for c in plain) and all(c.nll is not None for c in weighed)
+
+
 def test_the_seed_decides(planned: Planned) -> None:
     assert same(written(planned, 3), written(planned, 3))
     assert not same(written(planned, 3), written(planned, 4))
@@ -442,7 +457,7 @@ ODDS = np.array([0.05, 0.5, 0.15, 0.3])
 
 def shares(config: GenerateConfig, mask: list[bool] | None = None, odds: np.ndarray = ODDS) -> np.ndarray:
     """How often each class is picked in DRAWS picks."""
-    p = np.tile(odds, (DRAWS, 1))
+    p = np.tile(odds.astype(np.float32), (DRAWS, 1))
     masks = None if mask is None else np.tile(mask, (DRAWS, 1))
     picked = pick(p, masks, config, np.random.default_rng(0))
     return np.bincount(picked, minlength=len(odds)) / DRAWS
@@ -467,6 +482,7 @@ def expected(*kept: int, power: float = 1.0) -> np.ndarray:
         ({"top_p": 0.9}, None, expected(1, 2, 3)),
         ({"top_p": 0.7}, None, expected(1, 3)),
         ({"top_p": 0.1}, None, expected(1)),  # never less than one
+        ({"top_p": 1e-9}, None, expected(1)),
         ({"min_p": 0.4, "top_p": 0.6}, None, expected(1)),  # 0.5 of the 0.8 that min-p leaves is enough
         ({"min_p": 1.0}, None, expected(1)),
     ],

@@ -237,11 +237,10 @@ def _compose(
     check_suffix(wanted.plot, (".png",))
     if wanted.audio:
         fluidsynth_version(), find_soundfont(wanted.soundfont)  # better to know now than after composing
-    import torch
-
     from ..extend import load
+    from ..process import settle
 
-    torch.set_num_threads(1)  # a second one gains little on an idle machine, and on a busy one each step waits for it
+    settle()
     started = time.perf_counter()
     model = load(wanted.model)
     results = []

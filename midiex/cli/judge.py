@@ -125,12 +125,11 @@ def mirex(
     """
     out = out or prompt.with_name(f"{prompt.stem}_generation.json")
     check_targets(prompt, out)
-    import torch
-
     from .. import mirex as task
     from ..extend import load
+    from ..process import settle
 
-    torch.set_num_threads(1)  # as in compose.py
+    settle()
     started = time.perf_counter()
     notes = task.read_prompt(prompt)
     loaded = load(model)

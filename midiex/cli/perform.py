@@ -147,13 +147,12 @@ def _laps(
     song: Path, seconds: float | None, forever: bool, wanted: dict[str, Any]
 ) -> tuple[Passage, Callable[[int], Passage] | None]:
     """The passage to begin with, and what follows it in lap 1, 2, …, each with a seed of its own."""
-    import torch
-
     from ..extend import load, start
     from ..play import LAP_S
+    from ..process import settle
     from ..score import read
 
-    torch.set_num_threads(1)  # as in compose.py
+    settle()
     options = wanted | {"model": load(wanted["model"])}
     if not forever:
         return start(song, 300.0 if seconds is None else seconds, **options), None
