@@ -69,9 +69,7 @@ class Stepper(ABC):
             if self.at >= 2 and not again:
                 self.key_times = self.query_times
             self.query_times = self._times(onset)
-        heard = np.add.reduce(self.echo[echoes + ECHO_FIRSTS], 2).reshape(
-            len(x), -1
-        )  # (K, ECHOES * ECHO_WIDTH)
+        heard = np.add.reduce(self.echo[echoes + ECHO_FIRSTS], 2).reshape(len(x), -1)  # (K, ECHOES * ECHO_WIDTH)
         place = np.float32(self.at) * self.turns[2]
         cross, key = self.query_times @ self.turns[:2], self.key_times @ self.turns[:2] + place
         states = self._layers(x, heard, Angles(_turn(cross + place), _turn(key), _turn(cross)))
