@@ -23,6 +23,7 @@ from .tokens import BAR, FIELD_SIZES, INSTANCE, MAX_INSTANCES, PITCH, POSITION, 
 POINTERS = 4  # same place; after the same note; after the same three notes; after the same two of one voice, anywhere
 ECHOES = 2 * POINTERS
 MOST_BARS = 32  # back, or on: more counts as this
+LISTENER_NOTES = 8192  # of new music, a quarter of an hour of a band: an endless piece is not remembered endlessly
 ECHO_SIZES = (MOST_BARS + 1, *FIELD_SIZES[1:])  # of each field, without NOTHING
 NOTHING = np.array(ECHO_SIZES)  # (8,)
 _WHAT = slice(PROGRAM, PITCH + 1)  # program, instance, pitch
@@ -72,6 +73,15 @@ class Listener:
     def __len__(self) -> int:
         return self.first + len(self.notes) // len(FIELD_SIZES)
 
+    def followed(self, first: Listener) -> Listener:
+        """One that goes on from here, once this one has heard LISTENER_NOTES: beside it what `first`, from which both
+        come, has heard is kept, and what was heard between them is forgotten. Till then this one itself."""
+        if self is not first:
+            if len(self.notes) < LISTENER_NOTES * len(FIELD_SIZES):
+                return self
+            self.before = first
+        return Listener(self)
+
     def expect(self, bar: int, position: int) -> list[tuple[int, ...]]:
         """Echoes (ECHOES) of a note at this onset that may come next."""
         found: list[tuple[int, ...]] = []
@@ -82,11 +92,9 @@ class Listener:
                 continue
             echo = self._note(back)
             found.append((min(max(bar - echo[BAR], 0), MOST_BARS), *echo[1:]))
-            if back + 1 < len(self):
-                after = self._note(back + 1)
-                found.append((min(max(after[BAR] - echo[BAR], 0), MOST_BARS), *after[1:]))
-            else:
-                found.append(ECHO_SIZES)
+            after = self._note(back + 1)
+            on = min(max(after[BAR] - echo[BAR], 0), MOST_BARS) if after else 0
+            found.append((on, *after[1:]) if after else ECHO_SIZES)
         return found
 
     def hear(self, note: Sequence[int]) -> None:
@@ -144,7 +152,7 @@ class Listener:
         if index < self.first and self.before:
             return self.before._note(index)
         at = (index - self.first) * len(FIELD_SIZES)
-        return tuple(self.notes[at : at + len(FIELD_SIZES)])
+        return tuple(self.notes[at : at + len(FIELD_SIZES)])  # empty: not yet heard, or forgotten
 
 
 def _keys(rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -5,6 +5,7 @@ Knows the song's events that stay around and among the new notes; must not know 
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_right
 from collections import defaultdict, deque
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class NewNotes:
 
     def __len__(self) -> int:
         return len(self.voice)
+
+    def only(self, which: np.ndarray) -> NewNotes:
+        """Those that a mask (n,) is True for."""
+        columns = (self.voice, self.start_ticks, self.duration_ticks, self.pitch, self.velocity)
+        return NewNotes(*np.stack(columns)[:, which])
 
 
 def note_events(
@@ -96,35 +102,41 @@ def note_events(
         wanted_there += [theirs[lane][tick]] if tick in theirs[lane] else []
         return all(same_sound(choice[2:], (program, bank)) for choice in wanted_there)
 
-    wanted: list[tuple[int, bool, Lane, _Choice, list[int]]] = []  # sounds by tick; at one the song's come first
-    for row in _without_overlaps(song, notes, start_tick, end_tick, struck, sounding):
-        voice = song.voices[row[0]]
-        lane = lane_of(midi, voice.track, voice.channel)
-        bank = banks.get((voice.track, voice.channel, voice.program), NO_BANK)
-        for tick in (row[1], row[1] + 1):  # a channel plays one program at a time
-            sound = (tick, voice.track, voice.program, bank)
-            if tick < row[2] and is_free(lane, sound):
-                wanted.append((tick, True, lane, sound, row))
-                break
-    lanes = {lane for _, _, lane, _, _ in wanted}
-    wanted += [(tick, False, lane, sound, []) for lane in lanes for tick, sound in theirs[lane].items()]
-    begun: set[Lane] = set()
-    for tick, is_new, lane, sound, row in sorted(wanted, key=lambda one: one[:2]):
-        if not is_new:
-            ensure(lane, sound, RESTORE)
-            begun.add(lane)
-            continue
-        voice = song.voices[row[0]]
-        if not (voice.is_drum and voice.program == 0 and 0 not in (choice[2] for choice in chosen[lane])):
-            # kit 0 that was only ever the default is left alone: some devices have none
-            if lane not in begun:
-                ensure(lane, (start_tick, *sound[1:]), NEW)  # a device has the time up to the first note to load it
-            ensure(lane, sound, NEW)
-        begun.add(lane)
-        _, _, end, pitch, velocity = row
-        on = mido.Message("note_on", channel=voice.channel, note=pitch, velocity=velocity)
-        off = mido.Message("note_off", channel=voice.channel, note=pitch)
-        additions[voice.track] += [(tick, NEW, on), (end, RELEASE, off)]
+    def add(lane: Lane, rows: list[list[int]]) -> None:
+        wanted: list[tuple[int, bool, _Choice, list[int]]] = []  # sounds by tick; at one the song's come first
+        for row in rows:
+            voice = song.voices[row[0]]
+            bank = banks.get((voice.track, voice.channel, voice.program), NO_BANK)
+            for tick in (row[1], row[1] + 1):  # a channel plays one program at a time
+                sound = (tick, voice.track, voice.program, bank)
+                if tick < row[2] and is_free(lane, sound):
+                    wanted.append((tick, True, sound, row))
+                    break
+        if wanted:
+            wanted += [(tick, False, sound, []) for tick, sound in theirs[lane].items()]
+        begun = False
+        for tick, is_new, sound, row in sorted(wanted, key=lambda one: one[:2]):
+            if not is_new:
+                ensure(lane, sound, RESTORE)
+                begun = True
+                continue
+            voice = song.voices[row[0]]
+            if not (voice.is_drum and voice.program == 0 and 0 not in (choice[2] for choice in chosen[lane])):
+                # kit 0 that was only ever the default is left alone: some devices have none
+                if not begun:
+                    ensure(lane, (start_tick, *sound[1:]), NEW)  # a device has the time up to the first note to load it
+                ensure(lane, sound, NEW)
+            begun = True
+            _, _, end, pitch, velocity = row
+            events = (tick, NEW, on(voice.channel, pitch, velocity)), (end, RELEASE, off(voice.channel, pitch))
+            additions[voice.track] += events
+
+    on, off = functools.cache(_on), functools.cache(_off)  # an hour has forty thousand notes, most of them like others
+    lanes = [lane_of(midi, voice.track, voice.channel) for voice in song.voices]
+    for lane in dict.fromkeys(lanes):
+        mine = np.isin(notes.voice, [index for index, its in enumerate(lanes) if its == lane])
+        if mine.any():
+            add(lane, _without_overlaps(notes.only(mine), start_tick, end_tick, struck, sounding, lane))
     return additions
 
 
@@ -146,41 +158,47 @@ def _banks(
     return banks, states
 
 
+def _on(channel: int, pitch: int, velocity: int) -> mido.Message:
+    return mido.Message("note_on", channel=channel, note=pitch, velocity=velocity)
+
+
+def _off(channel: int, pitch: int) -> mido.Message:
+    return mido.Message("note_off", channel=channel, note=pitch)
+
+
 def _without_overlaps(
-    song: Song,
     notes: NewNotes,
     first: int,
     last: int,
     strikes: dict[_Key, list[int]],
     sounding: dict[_Key, list[tuple[int, int]]],
+    lane: Lane,
 ) -> list[list[int]]:
-    """The new notes as rows (voice, start, end, pitch, velocity) by start, between the ticks `first` and `last`, none
-    sounding into the next of its pitch or beginning within one of the song's."""
-    lanes = [lane_of(song.midi, voice.track, voice.channel) for voice in song.voices]
+    """A lane's new notes as rows (voice, start, end, pitch, velocity) by start, between the ticks `first` and `last`,
+    none sounding into the next of its pitch or beginning within one of the song's."""
     starts = np.clip(notes.start_ticks, first, last - 1)
     ends = np.clip(np.asarray(notes.start_ticks) + notes.duration_ticks, starts + 1, last)
     velocity = np.clip(notes.velocity, 1, 127)
     table = np.stack([notes.voice, starts, ends, notes.pitch, velocity], axis=1).astype(np.int64)
     for row in table:
-        for begun, ended in sounding.get((lanes[row[0]], int(row[3])), []):
+        for begun, ended in sounding.get((lane, int(row[3])), []):
             if begun <= row[1] < ended:
                 row[1] = ended
     kept: list[list[int]] = []
-    latest: dict[tuple[Lane, int], list[int]] = {}
+    latest: dict[int, list[int]] = {}
     table = table[table[:, 1] < table[:, 2]]
     for row in table[np.lexsort((table[:, 3], table[:, 0], table[:, 1]))].tolist():
-        index, start, end, pitch, _ = row
-        key = (lanes[index], pitch)
-        before = latest.get(key)
+        _, start, end, pitch, _ = row
+        before = latest.get(pitch)
         if before is not None and before[1] == start:  # struck twice at once: one note, as long as the longer
             before[2] = max(before[2], end)
             continue
         if before is not None:
             before[2] = min(before[2], start)
-        latest[key] = row
+        latest[pitch] = row
         kept.append(row)
     for row in kept:
-        index, start, _, pitch, _ = row
-        struck = strikes.get((lanes[index], pitch), [])
+        _, start, _, pitch, _ = row
+        struck = strikes.get((lane, pitch), [])
         row[2] = min([row[2], *struck[bisect_right(struck, start) :][:1]])
     return kept

@@ -111,7 +111,7 @@ class Planner:
         self.model, self.memory, self.plan, self.bars = model, memory, plan, plan.bars
         seconds = plan.bars.seconds
         self.chunks: list[KnownChunk] = []  # what lies before the next chunk
-        self.heard = Listener()  # its notes
+        self.heard = self.heard_first = Listener()  # its notes, and of them the song's
         self.runs = Runs()  # how often each voice has just struck the same pitch
         self.habits = Habits()  # the song's own: counting what was written, it would drift
         borders = backward_borders(seconds[: plan.before])
@@ -200,6 +200,8 @@ class Planner:
         """Older chunks shrink to their summary rows."""
         self.chunks.append(chunk)
         self.runs = self.runs.after(chunk.rows)
+        if not of_song:
+            self.heard = self.heard.followed(self.heard_first)
         for bar, *rest in chunk.rows.tolist():
             self.heard.hear((bar + chunk.first_bar, *rest))
             self.habits.hear((bar + chunk.first_bar, *rest), count=of_song)

@@ -317,9 +317,12 @@ def _merged(placed: list[Placed], additions: list[Placed], end_tick: int) -> mid
     ends = [tick for tick, _, message in placed if message.type == "end_of_track"]
     end_tick = max([end_tick, *ends, *(tick for tick, _, _ in merged[-1:])])
     merged.append((end_tick, NEW, mido.MetaMessage("end_of_track")))
+    additions.clear()  # of an hour these are many: each goes when its copy has come
+    merged.reverse()
     out = mido.MidiTrack()
     tick = 0
-    for at, _, message in merged:
+    while merged:
+        at, _, message = merged.pop()
         out.append(message.copy(skip_checks=True, time=at - tick))
         tick = at
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from helpers import random_rows
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,3 +94,17 @@ def test_far_away_counts_as_far_away() -> None:
 def test_no_notes_no_echoes() -> None:
     assert echoes(np.zeros((0, 8), np.int32)).shape == (0, ECHOES, 8)
     assert Listener().expect(0, 0) == [tuple(NOTHING.tolist())] * ECHOES
+
+
+def test_endless_music_is_remembered_by_its_song_and_its_latest_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("midiex.echoes.LISTENER_NOTES", 10)
+    rows = rows_of(*((number, number, 0, 40 + number) for number in range(40)))
+    latest = song = Listener()
+    for number, row in enumerate(rows):  # ten notes of the song and thirty new ones, each at a place of its own
+        if number >= 10:
+            latest = latest.followed(song)
+        latest.hear(row)
+    found = [latest.expect(40, position)[PLACE] != ECHO_SIZES for position in range(40)]
+    assert found == [True] * 10 + [False] * 10 + [True] * 20
+    assert latest.expect(40, 3)[PLACE][1:] == tuple(rows[3, 1:])
+    assert len(latest) == 40
