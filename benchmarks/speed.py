@@ -9,7 +9,10 @@ end_to_end  seconds of new music a second of `midiex extend`, start-up and load 
 memory      largest resident memory (VmHWM) at several lengths, and the wall time of the first part of the longest
             beside its last part
 tokenizer   files a second read and encoded, beside MidiTok's (tokenizer_speed.py)
-render      seconds of music a second of midiex.render, beside the `fluidsynth` command with the same soundfont
+render      seconds of music a second of midiex.render, alone and with stems, beside the `fluidsynth` command with the
+            same soundfont
+play        `midiex play` in time, through FluidSynth's driver that writes a file as fast as it sounds: events that come
+            after their time, waits, how far ahead composing is
 training    notes a second of the shipped config's training, after its first steps, all threads
 references  samplers of random weights: GPT-2 small at three tokens a note, with and without kept keys and values,
             midigpt's own where it is installed, two LSTM layers at a note a step; and midiex's ratio to each
@@ -56,6 +59,7 @@ class Sizes:
     extend_s: float = 300.0
     first_chunks: int = 3
     lengths_s: tuple[float, ...] = (60.0, 300.0, 1200.0, 3600.0)
+    play_s: float = 120.0
     span_s: float = 600.0  # of music, at the beginning and at the end of the longest
     files: int = 200
     train_steps: int = 60
@@ -69,7 +73,7 @@ class Sizes:
 
 
 QUICK = Sizes(
-    chunks=2, songs=SONGS[:1], extend_s=120.0, first_chunks=1, lengths_s=(60.0, 300.0), span_s=60.0, files=20,
+    chunks=2, songs=SONGS[:1], extend_s=120.0, first_chunks=1, lengths_s=(60.0, 300.0), play_s=60.0, span_s=60.0, files=20,
     train_steps=24, cacheless_lengths=(16, 1024), cacheless_steps=1, cached_steps=12, lstm_steps=200, midigpt_bars=1,
 )  # fmt: skip
 
@@ -187,6 +191,8 @@ class Bench:
         )
         self.add("render", "midiex.render, to WAV, levelled", found.music_s / ours_s, unit, beside)
         self.add("render", "the same with the soundfont open", found.music_s / found.play_s, unit)
+        beside = f"{found.stems} stems and the mix, {found.stems_s:.1f} s"
+        self.add("render", "with a file for every stem", found.music_s / found.stems_s, unit, beside)
         theirs_s = fluidsynth_s(song, found.soundfont, self.folder / "theirs.wav")
         if theirs_s is None:
             return self.add("render", "fluidsynth command", "skipped", beside="there is no fluidsynth command here")
@@ -198,6 +204,20 @@ class Bench:
             f"{theirs_s:.1f} s, its start included",
         )
         self.add("render", "midiex to fluidsynth", theirs_s / ours_s, "times")
+
+    def play(self) -> None:
+        song = extend_speed.EXAMPLE
+        args = song, self.sizes.play_s, self.model, self.seed
+        found = self.measure(f"playing {self.sizes.play_s:g} s, which take so long", references.playing, *args)
+        if isinstance(found, str):
+            return self.add("play", "midiex play", "skipped", beside=found)
+        what = f"of {found.events} events of {song.name}, played while it was composed, too late"
+        self.add("play", what, found.late, "events", f"{found.played.seconds:.0f} s through FluidSynth's file driver")
+        self.add("play", "before its time came an event at least", 1000 * found.spare_s, "ms")
+        self.add("play", "waits for music not composed yet", found.played.waits, "")
+        self.add("play", "composed ahead, from the first new bar on", found.ahead_s, "s at least")
+        busy = f"{found.cpu_s:.1f} s on a core, synthesizer included"
+        self.add("play", "time on a core", 100 * found.cpu_s / found.played.seconds, "%", busy)
 
     def training(self) -> None:
         args = self.data or EXAMPLES, self.data is not None, self.sizes.train_steps, self.model
@@ -274,7 +294,7 @@ class Bench:
                     self.add("floor", f"{what}, to the floor", found.step_s / least_s, "times")
 
 
-SECTIONS = ("decode", "end_to_end", "memory", "tokenizer", "render", "training", "references", "floor")
+SECTIONS = ("decode", "end_to_end", "memory", "tokenizer", "render", "play", "training", "references", "floor")
 
 
 def alone(function: Callable, *args: Any, threads: int | None, seed: int) -> Any:

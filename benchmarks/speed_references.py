@@ -7,9 +7,11 @@ sort of the vocabulary; of midigpt its own sampler runs.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 MIDIGPT_RESOLUTION = 12  # positions a beat
+LAST_BARS = 8
 
 
 def begin(threads: int | None, seed: int) -> None:
@@ -141,6 +144,8 @@ class Rendering:
     music_s: float
     open_s: float  # of the soundfont
     play_s: float
+    stems: int
+    stems_s: float  # the same with a file for every stem besides
     soundfont: Path
 
 
@@ -160,7 +165,62 @@ def rendering(song: Path, out: Path) -> Rendering | str:
     with renderer:
         renderer.render(song, out)
         done = time.perf_counter()
-        return Rendering(mido.MidiFile(song).length, opened - begun, done - opened, Path(renderer.soundfont))
+        stems = renderer.render(song, out, stems=True).stems
+        stems_s = time.perf_counter() - done
+        soundfont = Path(renderer.soundfont)
+        return Rendering(mido.MidiFile(song).length, opened - begun, done - opened, len(stems), stems_s, soundfont)
+
+
+@dataclass(frozen=True)
+class Playing:
+    """A passage composed while it was played, in time."""
+
+    played: Any  # midiex.play.Played
+    events: int
+    late: int  # handed to the synthesizer after the time at which they should sound
+    spare_s: float  # the least time before that at which one was handed over
+    ahead_s: float  # the least that was composed and not yet played when a bar of new music began
+    cpu_s: float
+
+
+def playing(song: Path, seconds: float, model: str | None, seed: int) -> Playing | str:
+    """Plays a song and what goes on from it through FluidSynth's driver that writes a file at the pace of the music, or
+    says why it cannot."""
+    from midiex import extend
+    from midiex.errors import MissingPart
+    from midiex.play import Player, composing
+    from midiex.play.speakers import Speakers
+    from midiex.process import settle
+
+    settle()
+    spare_s: list[float] = []
+    ahead_s: list[float] = []
+
+    class Watched(Speakers):
+        def send(self, at_s: float, message: Any) -> None:
+            spare_s.append(at_s - self.now())
+            super().send(at_s, message)
+
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # where that driver writes
+        try:
+            sink = Watched(driver="file")
+        except MissingPart as error:
+            return str(error)
+        finally:
+            os.chdir(here)
+        with contextlib.closing(sink):
+            passage = extend.start(song, seconds, model=model, seed=seed)
+            cpu = time.process_time()
+            with composing(passage) as ahead:
+                bar = passage.line.before
+                player = Player(sink, ahead, on_bar=lambda at: ahead_s.append(at.ahead_s) if at.number > bar else None)
+                played = player.play()
+            cpu_s = time.process_time() - cpu
+    late = sum(spare < 0 for spare in spare_s)
+    # the last bars have nothing left to be composed
+    return Playing(played, len(spare_s), late, min(spare_s), min(ahead_s[:-LAST_BARS]), cpu_s)
 
 
 @dataclass(frozen=True)

@@ -114,19 +114,32 @@ def pick(p: np.ndarray, mask: np.ndarray | None, config: GenerateConfig, rng: np
     if mask is not None:
         p = p * mask
     p = p / np.maximum.reduce(p, 1, keepdims=True)  # beside the likeliest
-    if config.temperature != 1:
-        p **= 1 / config.temperature
-    if config.min_p > 0:
-        p *= p >= config.min_p
-    if config.top_p < 1:
-        ranked = np.sort(p, 1)
-        cumulative = ranked.cumsum(1)
-        dropped = (cumulative <= (1 - config.top_p) * cumulative[:, -1:]).sum(1)  # of the least likely
-        p *= p >= ranked[np.arange(len(p)), np.minimum(dropped, p.shape[1] - 1)][:, None]  # never the likeliest
-    cumulative = p.cumsum(1)
-    total = cumulative[:, -1]
-    draw = np.minimum(rng.random(len(p)) * total, np.nextafter(total, np.float32(0)))  # below the total, if rounded
-    return (cumulative > draw[:, None]).argmax(1)
+    row, value = (p >= config.min_p**config.temperature).nonzero()
+    weights, values = (p[row, value] ** (1 / config.temperature)).tolist(), value.tolist()
+    draws, ends = rng.random(len(p)).tolist(), row.searchsorted(np.arange(1, len(p) + 1)).tolist()
+    picked, begin = [], 0
+    for draw, end in zip(draws, ends, strict=True):  # so few are left that numpy would be slower from here on
+        picked.append(values[begin + _one_of(weights[begin:end], config.top_p, draw)])
+        begin = end
+    return np.array(picked)
+
+
+def _one_of(weights: list[float], top_p: float, draw: float) -> int:
+    """Which of the weights, the least likely left out, a number from 0 to below 1 falls upon."""
+    if len(weights) == 1:
+        return 0
+    least, out = weights[0], (1 - top_p) * sum(weights)
+    for least in sorted(weights):
+        out -= least
+        if out < 0:
+            break
+    kept = [(which, weight) for which, weight in enumerate(weights) if weight >= least]
+    left = draw * sum(weight for _, weight in kept)
+    for which, weight in kept:
+        left -= weight
+        if left < 0:
+            break
+    return which
 
 
 @torch.inference_mode()
