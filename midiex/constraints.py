@@ -316,7 +316,7 @@ class State:
             playable = np.where(self._in_last_bar()[:, None], self.final_pitches[program, instance], playable)
         playable &= np.where(same, self.pitch, -1)[:, None] < _PITCHES
         worn_out = self.run[self.each, program, instance] >= self.grammar.most_strikes
-        if np.any(worn_out):
+        if worn_out.any():
             worn_out &= (program != DRUM_PROGRAM) & (playable.sum(1) > 1)
             playable[worn_out, self.run_pitch[self.each, program, instance][worn_out]] = False
         return playable

@@ -246,6 +246,7 @@ def write_chunk(
             note = np.zeros((count, len(FIELD_SIZES)), np.int64)
             note[:, BAR], note[:, POSITION] = onset.T
             told = here(onset)
+            ignored = done | is_fixed
             level = is_fixed  # so far the note is the fixed row itself
             if len(task.fixed):
                 level = ~is_fixed & (onset == coming[:, [BAR, POSITION]]).all(1)
@@ -257,7 +258,7 @@ def write_chunk(
                         fixed.allow(mask, name, level)
                     p = choices.p(head, states, told)
                     wished = p if pull is None or name != PITCH else p * _guidance(pull, task, note)
-                    picked = pick(wished, _never_empty(mask, done | is_fixed), config, rng)
+                    picked = pick(wished, _never_empty(mask, ignored), config, rng)
                 else:
                     rng.random(count)  # so that what is drawn later does not depend on `weigh`
                 if len(task.fixed):
@@ -268,8 +269,10 @@ def write_chunk(
                             is_fixed |= level
                             level[:] = False
                     picked = np.where(is_fixed, coming[:, name], picked)
+                    ignored = done | is_fixed
                 note[:, name] = picked
-                told = told_more(growing, told, name, note)
+                if name in WHICH:
+                    told = told_more(growing, told, name, note)
                 if weigh:
                     nll = nll + nats(p, picked, done)
                 states = choices.after(head, picked, states)

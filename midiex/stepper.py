@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Memory = list[tuple[Tensor, Tensor]]  # keys and values of each decoder layer, (1, H, M, E)
 FIRSTS = np.cumsum([0, *FIELD_SIZES[:-1]])  # of each field's rows in a table of all fields
+ECHO_ROWS = np.array(ECHO_FIRSTS)
 
 
 class Angles(NamedTuple):
@@ -65,11 +66,11 @@ class Stepper(ABC):
             self.begin[self.at] if previous is None else np.add.reduce(self.previous.take(previous + FIRSTS, 0), 1)
         )
         if onset is not None:
-            x += self.ahead[0][onset[:, 0]] + self.ahead[1][onset[:, 1]]
+            x += self.ahead[0].take(onset[:, 0], 0) + self.ahead[1].take(onset[:, 1], 0)
             if self.at >= 2 and not again:
                 self.key_times = self.query_times
             self.query_times = self._times(onset)
-        heard = np.add.reduce(self.echo[echoes + ECHO_FIRSTS], 2).reshape(len(x), -1)  # (K, ECHOES * ECHO_WIDTH)
+        heard = np.add.reduce(self.echo.take(echoes + ECHO_ROWS, 0), 2).reshape(len(x), -1)  # (K, ECHOES * ECHO_WIDTH)
         place = np.float32(self.at) * self.turns[2]
         cross, key = self.query_times @ self.turns[:2], self.key_times @ self.turns[:2] + place
         states = self._layers(x, heard, Angles(_turn(cross + place), _turn(key), _turn(cross)))
