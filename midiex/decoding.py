@@ -138,8 +138,8 @@ def _one_of(weights: list[float], top_p: float, draw: float) -> int:
     for which, weight in kept:
         left -= weight
         if left < 0:
-            break
-    return which
+            return which
+    return kept[-1][0]  # sums are rounded
 
 
 @torch.inference_mode()

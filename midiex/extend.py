@@ -16,7 +16,7 @@ from typing import Any
 import mido
 import numpy as np
 
-from . import __version__, metrics, pedal, ranking, score, timeline, tokens
+from . import __version__, metrics, pedal, ranking, score, smf, timeline, tokens
 from .callable_module import make_callable
 from .checkpoint import fingerprint, load_model
 from .chunks import thin
@@ -310,17 +310,18 @@ class Passage:
 
     def midi(self) -> mido.MidiFile:
         """The song's events and the new ones."""
+        return smf.like(self.song.midi, [mido.MidiTrack(track) for track in self._tracks()])
+
+    def _tracks(self) -> list[Iterator[Any]]:
+        """The messages of each track, to be taken once."""
         notes, pedals = pedal.under_pedal(self.song, self.line, self.new_notes(), self.standing)
         texts = [] if self.replaces else [(self.line.start_tick, _text("text", self._provenance().text))]
         if self.leads_to == LOOP and not self.replaces:
             texts.append((self.line.end_tick, _text("marker", "loopEnd")))
-        midi = splice(self.song, self.joint, notes, pedals, texts)
         told = carried(self.song, self.line.start_tick, self.joint.resume_tick, self.joint.shift_ticks)
         if self.replaces:
             told = {self.replaces[0].text: self.replaces[1].text}  # all other chunks are where they were
-        for message in (message for track in midi.tracks for message in track if message.type == "text"):
-            message.text = told.get(message.text, message.text)
-        return midi
+        return [_retold(track, told) for track in splice(self.song, self.joint, notes, pedals, texts)]
 
     def _provenance(self) -> Provenance:
         start_tick, ticks = self.line.start_tick, self.line.grid.ticks
@@ -332,7 +333,7 @@ class Passage:
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the result; whole or not at all."""
-        score.save(self.midi(), path)
+        score.save(smf.like(self.song.midi, self._tracks()), path)
         return Path(path)
 
 
@@ -342,6 +343,14 @@ def _final_chord(rows: np.ndarray) -> np.ndarray:
     lengths = tokens.DURATIONS[tuned[:, tokens.DURATION]]
     weights = metrics.pitch_class_weights(tuned[:, tokens.PITCH], lengths)
     return metrics.tonic_triad(weights) if metrics.key_of(weights)[1] >= CLEAR_KEY else np.ones(12, bool)
+
+
+def _retold(track: Iterator[Any], told: dict[str, str]) -> Iterator[Any]:
+    """Messages with other texts in place of some."""
+    for message in track:
+        if message.type == "text":
+            message.text = told.get(message.text, message.text)
+        yield message
 
 
 def _text(kind: str, text: str) -> mido.MetaMessage:

@@ -9,6 +9,7 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import mido
 from mido.midifiles.meta import KeySignatureError, UnknownMetaMessage, build_meta_message, encode_variable_int
@@ -181,6 +182,11 @@ def _meta(kind_byte: int, payload: bytes, delta: int) -> mido.MetaMessage:
             message.time = delta  # mido forgets it for unknown kinds
             return message
     return UnknownMetaMessage(kind_byte, payload, delta)
+
+
+def like(midi: mido.MidiFile, tracks: list[Any]) -> mido.MidiFile:
+    """A MIDI file of other tracks. Iterators of messages will do for one that is only to be saved."""
+    return mido.MidiFile(type=midi.type, ticks_per_beat=midi.ticks_per_beat, charset=midi.charset, tracks=tracks)
 
 
 def save(midi: mido.MidiFile, path: str | os.PathLike[str]) -> None:

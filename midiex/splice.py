@@ -7,7 +7,7 @@ and the time line; knows no tokens and no model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,8 +61,9 @@ def splice(
     notes: NewNotes,
     pedals: Pedals | None = None,
     texts: Iterable[tuple[int, mido.MetaMessage]] = (),
-) -> mido.MidiFile:
-    """The song with new notes, as a new MidiFile; `song` stays as it is.
+) -> list[Iterator[Any]]:
+    """The song with new notes: for each track its messages, `song`'s own copied. To be taken once: an hour of new music
+    need not lie in memory, of which it would take a good part.
 
     Events of the song before the new music stay where they are. Those from `joint.resume_tick` on follow it, as far
     apart as they were; but a release stays with its note, so that none is cut and none hangs. In a hole all stay but
@@ -100,8 +101,7 @@ def splice(
     if joint.loops or (joint.resume_tick is not None and not joint.clip):
         _hand_back(song, joint, events, placed, homes, additions)
     closing = {voice.track for voice in with_notes} if joint.resume_tick is None or joint.clip else set()
-    tracks = [_merged(placed[i], additions[i], line.end_tick if i in closing else 0) for i in range(len(midi.tracks))]
-    return mido.MidiFile(type=midi.type, ticks_per_beat=midi.ticks_per_beat, charset=midi.charset, tracks=tracks)
+    return [_merged(placed[i], additions[i], line.end_tick if i in closing else 0) for i in range(len(midi.tracks))]
 
 
 # ---- the song's own events -------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def _turned(now: LaneState, wanted: dict[Dial, int], channel: int, tick: int, or
     ]
 
 
-def _merged(placed: list[Placed], additions: list[Placed], end_tick: int) -> mido.MidiTrack:
+def _merged(placed: list[Placed], additions: list[Placed], end_tick: int) -> Iterator[Any]:
     """One track of its own events and new ones, closed by one end_of_track at `end_tick`, its old end or its last
     event."""
     merged = [event for event in placed if event[2].type != "end_of_track"] + additions
@@ -317,12 +317,7 @@ def _merged(placed: list[Placed], additions: list[Placed], end_tick: int) -> mid
     ends = [tick for tick, _, message in placed if message.type == "end_of_track"]
     end_tick = max([end_tick, *ends, *(tick for tick, _, _ in merged[-1:])])
     merged.append((end_tick, NEW, mido.MetaMessage("end_of_track")))
-    additions.clear()  # of an hour these are many: each goes when its copy has come
-    merged.reverse()
-    out = mido.MidiTrack()
     tick = 0
-    while merged:
-        at, _, message = merged.pop()
-        out.append(message.copy(skip_checks=True, time=at - tick))
+    for at, _, message in merged:
+        yield message.copy(skip_checks=True, time=at - tick)
         tick = at
-    return out

@@ -17,6 +17,9 @@ from midiex.config import Config, load_config
 from midiex.habits import Habits, Told
 from midiex.model import ChunkTransformer
 from midiex.planner import Bars
+from midiex.score import Song
+from midiex.smf import like
+from midiex.splice import Joint, splice
 from midiex.tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -183,3 +186,8 @@ def save_talkative(folder: Path, seed: int = 0) -> Path:
 
 def programs_in(rows: np.ndarray) -> set[int]:
     return set(np.unique(rows[:, PROGRAM]).tolist())
+
+
+def spliced(song: Song, joint: Joint, *what: Any) -> mido.MidiFile:
+    """What `splice` gives, as a file."""
+    return like(song.midi, [mido.MidiTrack(track) for track in splice(song, joint, *what)])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import symusic
 from helpers import NOTE_TYPES
-from songs import EXAMPLES
+from songs import EXAMPLES, spliced
 
 from midiex import score, timeline, tokens
 from midiex.newnotes import NewNotes
 from midiex.pedal import CHANGE_SHARE, LIFT_BEATS, LONGEST_BEATS, Habit, habit, let_go, spans, under_pedal
 from midiex.score import Song
-from midiex.splice import Joint, splice
+from midiex.splice import Joint
 from midiex.timeline import Timeline
 
 TPQ = 480
@@ -172,7 +172,7 @@ def test_two_hands_share_one_foot(tmp_path: Path) -> None:
     assert (pressed.duration_ticks[:-4] < sounding.duration_ticks[:-4]).all()
     assert (pressed.duration_ticks[-4:] == sounding.duration_ticks[-4:]).all()  # the last chord is held
     result = tmp_path / "out.mid"
-    score.save(splice(song, Joint(line), pressed, pedals), result)
+    score.save(spliced(song, Joint(line), pressed, pedals), result)
     heard = tokens.notes_of(score.read(result).score)
     new = heard.start_ticks >= line.start_tick
     assert sorted(heard.duration_ticks[new]) == sorted(sounding.duration_ticks)

@@ -9,12 +9,12 @@ import mido
 import numpy as np
 import pytest
 from mido import Message, MetaMessage
-from songs import Timed, meter, note, tempo, write_midi
+from songs import Timed, meter, note, spliced, tempo, write_midi
 
 from midiex import score, timeline
 from midiex.newnotes import NewNotes
 from midiex.score import Song, read, save
-from midiex.splice import Joint, splice
+from midiex.splice import Joint
 
 BAR = 1920  # 4/4 at 480 ticks a beat, two seconds
 END = MetaMessage("end_of_track")
@@ -127,7 +127,7 @@ def test_new_notes_go_to_their_own_track_and_channel(tmp_path: Path) -> None:
     song = song_of(tmp_path, [tempo(0, 120)], bars(1, channel=2), bars(1, channel=5))
     untouched = [list(track) for track in song.midi.tracks]
     late, early = (1, 2000, 100, 64), (0, 100, 1900, 50)
-    out = splice(song, dropped(song, 1), new_notes(late, (1, 5700, 900, 62), early))
+    out = spliced(song, dropped(song, 1), new_notes(late, (1, 5700, 900, 62), early))
     assert [list(track) for track in song.midi.tracks] == untouched
     assert since(out, 1, 0) == []
     assert since(out, BAR, 1) == [  # moved into the new music, and ending where it would have
@@ -147,25 +147,25 @@ def test_new_notes_go_to_their_own_track_and_channel(tmp_path: Path) -> None:
 def test_overlapping_new_notes_are_cut(tmp_path: Path) -> None:
     song = song_of(tmp_path, bars(1), bars(1, pitch=64))  # two voices, one channel
     later = new_notes((1, 2700, 500, 60), (0, 2500, 300, 60), (0, 2700, 400, 60), (0, 2600, 300, 61))
-    out = splice(song, dropped(song, 1), later)
+    out = spliced(song, dropped(song, 1), later)
     assert rows(out, tmp_path, 0)[1:] == [(2500, 200, 60), (2600, 300, 61), (2700, 500, 60)]
     assert rows(out, tmp_path, 1)[1:] == []  # struck twice at once: one note, as long as the longer
 
 
 def test_a_new_note_ends_where_a_standing_one_strikes_its_key(tmp_path: Path) -> None:
     song = song_of(tmp_path, bars(3), bars(3, pitch=64))
-    out = splice(song, hole(song, 0, 2, 0), new_notes((0, 1500, 1900, 64)))
+    out = spliced(song, hole(song, 0, 2, 0), new_notes((0, 1500, 1900, 64)))
     assert absolute(out.tracks[0])[:2] == [(1500, Message("note_on", note=64, velocity=80)), (BAR, off(64))]
 
 
 def test_a_new_note_waits_for_one_of_the_song_to_end(tmp_path: Path) -> None:
     song = song_of(tmp_path, [*bars(1), *note(BAR - 480, 960, 72)])  # rings 480 ticks into the new music
     begins_within = new_notes((0, BAR, 1000, 72), (0, BAR + 100, 200, 71), (0, BAR + 2000, 200, 72))
-    out = splice(song, dropped(song, 1), begins_within)
+    out = spliced(song, dropped(song, 1), begins_within)
     assert [row for row in rows(out, tmp_path, 0) if row[2] >= 71] == [
         (BAR - 480, 960, 72), (BAR + 100, 200, 71), (BAR + 480, 520, 72), (BAR + 2000, 200, 72),
     ]  # fmt: skip
-    out = splice(song, dropped(song, 1), new_notes((0, BAR, 480, 72)))  # would end when it may begin
+    out = spliced(song, dropped(song, 1), new_notes((0, BAR, 480, 72)))  # would end when it may begin
     assert [row for row in rows(out, tmp_path, 0) if row[2] == 72] == [(BAR - 480, 960, 72)]
 
 
@@ -173,18 +173,18 @@ def test_velocities_are_clipped_and_wrong_pitches_refused(tmp_path: Path) -> Non
     song = song_of(tmp_path, bars(1))
     columns = [np.array([value]) for value in (0, BAR, 10, 60)]
     for velocity, written in ((200, 127), (0, 1)):
-        out = splice(song, dropped(song, 1), NewNotes(*columns, np.array([velocity])))
+        out = spliced(song, dropped(song, 1), NewNotes(*columns, np.array([velocity])))
         assert at(out, BAR) == [Message("note_on", note=60, velocity=written)]
     with pytest.raises(ValueError):
-        splice(song, dropped(song, 1), new_notes((0, BAR, 10, 128)))
+        spliced(song, dropped(song, 1), new_notes((0, BAR, 10, 128)))
     with pytest.raises(ValueError):
-        splice(song, dropped(song, 1), NewNotes(*columns, np.zeros(2)))
+        spliced(song, dropped(song, 1), NewNotes(*columns, np.zeros(2)))
 
 
 def test_texts_and_pedals_stand_where_they_belong(tmp_path: Path) -> None:
     song = song_of(tmp_path, [tempo(0, 120)], bars(1, channel=3))
     texts = [(BAR, MetaMessage("text", text="new")), (3 * BAR, MetaMessage("marker", text="loopEnd"))]
-    out = splice(song, dropped(song, 1), new_notes((0, BAR, 960, 60)), {(0, 3): [(BAR + 40, 3000)]}, texts)
+    out = spliced(song, dropped(song, 1), new_notes((0, BAR, 960, 60)), {(0, 3): [(BAR + 40, 3000)]}, texts)
     assert since(out, 1) == [*texts, (3 * BAR, END)]
     assert controls(out, 64, 1) == [(BAR + 40, 127), (3000, 0)]
 
@@ -206,7 +206,7 @@ WHOLE = [
 
 def test_of_a_dropped_ending_nothing_remains(tmp_path: Path) -> None:
     song = song_of(tmp_path, WHOLE, [tempo(0, 120), tempo(3 * BAR + 5, 30), (5 * BAR, END)])
-    out = splice(song, dropped(song, 3), new_notes((0, 3 * BAR, 480, 62)))
+    out = spliced(song, dropped(song, 3), new_notes((0, 3 * BAR, 480, 62)))
     assert [e for e in absolute(out.tracks[0]) if e[0] < 3 * BAR] == [
         e for e in absolute(song.midi.tracks[0]) if e[0] < 3 * BAR
     ]
@@ -224,11 +224,11 @@ def test_a_release_stays_with_its_note(tmp_path: Path) -> None:
     early = (BAR + 3000, Message("note_off", note=72, velocity=0))
     seam = 2 * BAR
     for joint in (dropped(song, 2), inserted(song, 2), hole(song, 2, 3, 0)):
-        out = splice(song, joint, new_notes((0, seam, 100, 62)))
+        out = spliced(song, joint, new_notes((0, seam, 100, 62)))
         assert [event for event in absolute(out.tracks[0]) if event[1].type == "note_off" and event[1].note == 72] == [
             early
         ]
-    out = splice(song, inserted(song, 2, 1), new_notes())
+    out = spliced(song, inserted(song, 2, 1), new_notes())
     assert rows(out, tmp_path) == [(0, 1440, 60), (BAR, 1440, 60), (BAR, 3000, 72)] + [
         (bar * BAR, 1440, 60) for bar in (3, 4)
     ]
@@ -236,33 +236,33 @@ def test_a_release_stays_with_its_note(tmp_path: Path) -> None:
 
 def test_a_note_struck_in_a_hole_takes_its_release_along(tmp_path: Path) -> None:
     song = song_of(tmp_path, [*bars(4), *note(BAR + 100, 2 * BAR, 72)])
-    out = splice(song, hole(song, 1, 2, 0), new_notes((0, BAR, 100, 62)))
+    out = spliced(song, hole(song, 1, 2, 0), new_notes((0, BAR, 100, 62)))
     assert rows(out, tmp_path) == [(0, 1440, 60), (BAR, 100, 62), (2 * BAR, 1440, 60), (3 * BAR, 1440, 60)]
 
 
 def test_notes_never_released_are_let_go_at_the_seam(tmp_path: Path) -> None:
     song = song_of(tmp_path, [*bars(4), note(100, 1, 40)[0], note(3 * BAR, 1, 41)[0]])
-    assert off(40) in at(splice(song, dropped(song, 2), new_notes()), 2 * BAR)
-    out = splice(song, inserted(song, 2), new_notes())
+    assert off(40) in at(spliced(song, dropped(song, 2), new_notes()), 2 * BAR)
+    out = spliced(song, inserted(song, 2), new_notes())
     assert off(40) in at(out, 2 * BAR)
     assert off(41) not in [message for _, message in absolute(out.tracks[0])]
-    around = splice(song, hole(song, 1, 2, 0), new_notes())
+    around = spliced(song, hole(song, 1, 2, 0), new_notes())
     assert off(40) not in [message for _, message in absolute(around.tracks[0])]
 
 
 def test_one_release_for_two_notes_leaves_neither_hanging(tmp_path: Path) -> None:
     lost, again = note(100, 1, 40)[0], note(2 * BAR, 400, 40)
     song = song_of(tmp_path, [*bars(4), lost, *again])
-    out = splice(song, inserted(song, 2, 1), new_notes())
+    out = spliced(song, inserted(song, 2, 1), new_notes())
     assert [(t, m.type) for t, m in absolute(out.tracks[0]) if m.type[:4] == "note" and m.note == 40] == [
         (100, "note_on"),
         (2 * BAR, "note_off"),
         (3 * BAR, "note_on"),
         (3 * BAR + 400, "note_off"),
     ]
-    assert (2 * BAR, off(40)) in absolute(splice(song, dropped(song, 2), new_notes()).tracks[0])
+    assert (2 * BAR, off(40)) in absolute(spliced(song, dropped(song, 2), new_notes()).tracks[0])
     # in a hole the later one goes, and the release stays for the earlier
-    out = splice(song, hole(song, 2, 3, 0), new_notes())
+    out = spliced(song, hole(song, 2, 3, 0), new_notes())
     assert [(t, m.type) for t, m in absolute(out.tracks[0]) if m.type[:4] == "note" and m.note == 40] == [
         (100, "note_on"),
         (2 * BAR + 400, "note_off"),
@@ -271,7 +271,7 @@ def test_one_release_for_two_notes_leaves_neither_hanging(tmp_path: Path) -> Non
 
 def test_what_follows_keeps_its_distances_and_its_silence(tmp_path: Path) -> None:
     song = song_of(tmp_path, WHOLE, [(5 * BAR, END)])
-    out = splice(song, inserted(song, 3), new_notes((0, 3 * BAR, 480, 62)))
+    out = spliced(song, inserted(song, 3), new_notes((0, 3 * BAR, 480, 62)))
     moved = [(tick + 2 * BAR, message) for tick, message in absolute(song.midi.tracks[0]) if tick >= 3 * BAR]
     assert since(out, 5 * BAR) == moved and moved[-1] == (8 * BAR, END)
     assert absolute(out.tracks[1]) == [(7 * BAR, END)]
@@ -279,7 +279,7 @@ def test_what_follows_keeps_its_distances_and_its_silence(tmp_path: Path) -> Non
 
 def test_closing_events_move_to_the_new_end(tmp_path: Path) -> None:
     song = song_of(tmp_path, WHOLE, [tempo(0, 120), tempo(4 * BAR, 30), (9 * BAR, END)])
-    out = splice(song, closing(song, 4), new_notes((0, 4 * BAR, 480, 62)))
+    out = spliced(song, closing(song, 4), new_notes((0, 4 * BAR, 480, 62)))
     assert since(out, 4 * BAR + 481) == [(6 * BAR, MetaMessage("text", text="gone home")), (6 * BAR, END)]
     assert absolute(out.tracks[1]) == [tempo(0, 120), (6 * BAR, tempo(0, 30)[1]), (6 * BAR, END)]
 
@@ -290,7 +290,7 @@ def test_closing_events_move_to_the_new_end(tmp_path: Path) -> None:
 def test_tempo_and_meter_are_handed_back(tmp_path: Path) -> None:
     head = [tempo(0, 120), meter(0, 4, 4), tempo(4 * BAR, 90), meter(4 * BAR, 3, 4)]
     song = song_of(tmp_path, [*head, *bars(7)])
-    out = splice(song, inserted(song, 4), new_notes((0, 4 * BAR, 480, 62)))
+    out = spliced(song, inserted(song, 4), new_notes((0, 4 * BAR, 480, 62)))
     types = ("set_tempo", "time_signature")
     assert [event for event in absolute(out.tracks[0]) if event[1].type in types and event[0] < 6 * BAR] == head[:2]
     theirs = [message for message in at(out, 6 * BAR) if message.type in types]
@@ -303,14 +303,14 @@ def test_tempo_and_meter_are_handed_back(tmp_path: Path) -> None:
 
 def test_tempo_after_a_ritardando_is_the_usual_one(tmp_path: Path) -> None:
     song = song_of(tmp_path, [tempo(0, 120), tempo(3 * BAR, 80)], bars(5))
-    out = splice(song, dropped(song, 4), new_notes((0, 4 * BAR, 480, 62)))
+    out = spliced(song, dropped(song, 4), new_notes((0, 4 * BAR, 480, 62)))
     assert at(out, 4 * BAR) == [tempo(0, 120)[1]]
     assert not any(message.type == "set_tempo" for message in out.tracks[1])
 
 
 def test_tempo_of_a_type_2_file_goes_where_tempo_stands(tmp_path: Path) -> None:
     song = song_of(tmp_path, bars(5), [tempo(0, 120), tempo(3 * BAR, 80), *bars(5, channel=1)], kind=2)
-    out = splice(song, dropped(song, 4), new_notes())
+    out = spliced(song, dropped(song, 4), new_notes())
     assert at(out, 4 * BAR, 0) == [] and at(out, 4 * BAR, 1) == [tempo(0, 120)[1]]
     assert out.type == 2
 
@@ -325,13 +325,13 @@ def test_programs_are_chosen_for_the_notes_that_need_them(tmp_path: Path) -> Non
     seam = 4 * BAR
 
     def chosen(*rows: tuple[int, int, int, int]) -> list[tuple[int, int]]:
-        return [c for c in programs(splice(song, dropped(song, 4), new_notes(*rows))) if c[0] >= seam]
+        return [c for c in programs(spliced(song, dropped(song, 4), new_notes(*rows))) if c[0] >= seam]
 
     assert chosen((1, seam + 600, 9, 60)) == []
     assert chosen((0, seam + 600, 9, 60)) == [(seam, 10)]  # in time for a device to load it
     four = [(1, seam + 500, 9, 60), (0, seam + 600, 9, 60), (0, seam + 650, 9, 60), (1, seam + 700, 9, 60)]
     assert chosen(*four) == [(seam + 600, 10), (seam + 700, 20)]
-    out = splice(song, dropped(song, 4), new_notes(*four))
+    out = spliced(song, dropped(song, 4), new_notes(*four))
     assert [[row[0] for row in rows(out, tmp_path, i) if row[0] >= seam] for i in (0, 1)] == [
         [seam + 600, seam + 650],
         [seam + 500, seam + 700],
@@ -340,7 +340,7 @@ def test_programs_are_chosen_for_the_notes_that_need_them(tmp_path: Path) -> Non
 
 def test_programs_are_handed_back(tmp_path: Path) -> None:
     song = song_of(tmp_path, TWO_PROGRAMS)
-    out = splice(song, inserted(song, 3), new_notes((0, 3 * BAR, 9, 60)))
+    out = spliced(song, inserted(song, 3), new_notes((0, 3 * BAR, 9, 60)))
     assert programs(out)[2:] == [(3 * BAR, 10), (5 * BAR, 20)]
     assert [row[0] for row in rows(out, tmp_path, 1)] == [BAR, 2 * BAR, 5 * BAR]
 
@@ -349,7 +349,7 @@ def test_a_program_the_song_sets_itself_has_the_last_word(tmp_path: Path) -> Non
     """Even where it stands in an earlier track, which players play first."""
     head = [program(0, 10), program(BAR, 20), program(3 * BAR, 30)]
     song = song_of(tmp_path, head, bars(4))
-    out = splice(song, inserted(song, 3), new_notes((0, 3 * BAR, 9, 60)))
+    out = spliced(song, inserted(song, 3), new_notes((0, 3 * BAR, 9, 60)))
     save(out, tmp_path / "out.mid")
     assert [voice.program for voice in read(tmp_path / "out.mid").voices] == [10, 20, 30]
     assert rows(out, tmp_path, 2) == [(5 * BAR, 1440, 60)]
@@ -358,7 +358,7 @@ def test_a_program_the_song_sets_itself_has_the_last_word(tmp_path: Path) -> Non
 def test_banks_come_with_programs(tmp_path: Path) -> None:
     first = [control(0, 0, 8), control(0, 32, 3), program(0, 10), *bars(1)]
     song = song_of(tmp_path, [*first, control(BAR, 0, 2), control(BAR, 32, 1), program(BAR, 11), *bars(3, first=1)])
-    out = splice(song, inserted(song, 3), new_notes((0, 3 * BAR, 9, 60)))
+    out = spliced(song, inserted(song, 3), new_notes((0, 3 * BAR, 9, 60)))
     mine = [control(0, 0, 8)[1], control(0, 32, 3)[1], program(0, 10)[1]]
     assert at(out, 3 * BAR)[:3] == mine
     assert at(out, 5 * BAR)[:3] == [control(0, 0, 2)[1], control(0, 32, 1)[1], program(0, 11)[1]]
@@ -366,7 +366,7 @@ def test_banks_come_with_programs(tmp_path: Path) -> None:
 
 def test_a_voice_without_a_bank_gets_bank_0_back(tmp_path: Path) -> None:
     song = song_of(tmp_path, [program(0, 10), *bars(1), control(BAR, 0, 8), program(BAR, 11), *bars(3, first=1)])
-    out = splice(song, inserted(song, 3), new_notes((0, 3 * BAR, 9, 60)))
+    out = spliced(song, inserted(song, 3), new_notes((0, 3 * BAR, 9, 60)))
     assert sounds(out) == [(0, 0, 10), (BAR, 8, 11), (3 * BAR, 0, 10), (5 * BAR, 8, 11)]
 
 
@@ -374,14 +374,14 @@ def test_a_voice_that_only_comes_later_brings_its_bank(tmp_path: Path) -> None:
     song = song_of(
         tmp_path, [program(0, 10), *bars(3), control(3 * BAR, 0, 8), program(3 * BAR, 11), *bars(1, first=3)]
     )
-    out = splice(song, inserted(song, 2), new_notes((1, 2 * BAR, 9, 60)))
+    out = spliced(song, inserted(song, 2), new_notes((1, 2 * BAR, 9, 60)))
     assert sounds(out) == [(0, 0, 10), (2 * BAR, 8, 11), (4 * BAR, 0, 10), (5 * BAR, 8, 11)]
 
 
 def test_a_bank_set_for_a_program_to_come_is_not_lost(tmp_path: Path) -> None:
     bank = [control(0, 0, 8), program(0, 10), *bars(1), control(BAR, 0, 2), program(BAR, 11), *bars(3, first=1)]
     song = song_of(tmp_path, [*bank, control(3 * BAR - 1, 0, 5), program(3 * BAR, 12)])
-    out = splice(song, inserted(song, 3), new_notes((0, 3 * BAR, 9, 60)))
+    out = spliced(song, inserted(song, 3), new_notes((0, 3 * BAR, 9, 60)))
     assert sounds(out)[-3:] == [(3 * BAR, 8, 10), (5 * BAR, 2, 11), (5 * BAR, 5, 12)]
 
 
@@ -391,7 +391,7 @@ def test_drum_kit_0_is_restored_only_where_the_song_names_it(
 ) -> None:
     kits = [program(0, 0, 9)] * seen
     song = song_of(tmp_path, [*kits, *bars(1, 36, 9), program(BAR, 16, 9), *bars(1, 36, 9, 1)])
-    out = splice(song, dropped(song, 2), new_notes((0, 2 * BAR, 9, 36)))
+    out = spliced(song, dropped(song, 2), new_notes((0, 2 * BAR, 9, 36)))
     assert [choice for choice in programs(out) if choice[0] >= 2 * BAR] == expected
 
 
@@ -400,7 +400,7 @@ def test_a_full_song_lends_no_channel_to_another_voice(tmp_path: Path) -> None:
     song = song_of(tmp_path, *tracks)
     for joint in (dropped(song, 3), inserted(song, 3), hole(song, 1, 3, 4)):
         start = joint.line.start_tick
-        out = splice(song, joint, new_notes((4, start, 480, 62), (4, start + 960, 480, 64)))
+        out = spliced(song, joint, new_notes((4, start, 480, 62), (4, start + 960, 480, 64)))
         assert len(out.tracks) == 16
         for channel, track in enumerate(out.tracks):
             assert {m.channel for m in track if not m.is_meta} == {channel}
@@ -421,7 +421,7 @@ CURVE = [bend(7 * BAR + i * 120, 300 * i) for i in range(16)]
 
 def test_a_fade_and_a_bend_do_not_go_on(tmp_path: Path) -> None:
     song = song_of(tmp_path, [*MOVED, *FADE, *CURVE])
-    out = splice(song, dropped(song, 8), new_notes((0, 8 * BAR, 480, 62)))
+    out = spliced(song, dropped(song, 8), new_notes((0, 8 * BAR, 480, 62)))
     assert [e for e in since(out, 8 * BAR) if e[1].type in ("control_change", "pitchwheel")] == [
         control(8 * BAR, 7, 90),
         bend(8 * BAR, 0),
@@ -430,7 +430,7 @@ def test_a_fade_and_a_bend_do_not_go_on(tmp_path: Path) -> None:
 
 def test_dials_are_handed_back_where_the_song_goes_on(tmp_path: Path) -> None:
     song = song_of(tmp_path, [*MOVED, *FADE, *CURVE])
-    out = splice(song, inserted(song, 7), new_notes((0, 7 * BAR, 480, 62)))
+    out = spliced(song, inserted(song, 7), new_notes((0, 7 * BAR, 480, 62)))
     assert [value for tick, value in controls(out, 7) if tick == 7 * BAR] == [90]
     left = [m.value for t, m in FADE if t < 7 * BAR][-1]
     assert [value for tick, value in controls(out, 7) if tick == 9 * BAR] == [left, FADE[8][1].value]  # then its own
@@ -438,13 +438,13 @@ def test_dials_are_handed_back_where_the_song_goes_on(tmp_path: Path) -> None:
 
 def test_a_level_set_long_ago_stays_however_low(tmp_path: Path) -> None:
     song = song_of(tmp_path, [control(0, 7, 100), control(BAR, 11, 20), *bars(20)])
-    out = splice(song, dropped(song, 20), new_notes((0, 20 * BAR, 480, 62)))
+    out = spliced(song, dropped(song, 20), new_notes((0, 20 * BAR, 480, 62)))
     assert controls(out, 11) == [(BAR, 20)] and controls(out, 7) == [(0, 100)]
 
 
 def test_dials_of_voices_without_new_notes_are_left_alone(tmp_path: Path) -> None:
     song = song_of(tmp_path, [*MOVED, *FADE], [bend(7 * BAR, 99, 1), *bars(8, 60, 1)])
-    out = splice(song, dropped(song, 8), new_notes((0, 8 * BAR, 480, 62)))
+    out = spliced(song, dropped(song, 8), new_notes((0, 8 * BAR, 480, 62)))
     assert bends(out, 1) == [(7 * BAR, 99)]
 
 
@@ -459,24 +459,24 @@ def pedalled(tmp_path: Path, up: int | None) -> Song:
 def test_a_pedal_held_over_the_seam_goes_up_where_it_would(tmp_path: Path) -> None:
     song = pedalled(tmp_path, 2 * BAR + 500)
     down = (BAR + 100, 127)
-    assert controls(splice(song, dropped(song, 2), new_notes()), 64) == [down, (2 * BAR + 500, 0)]
-    out = splice(song, inserted(song, 2), new_notes((0, 2 * BAR, 9, 60)))
+    assert controls(spliced(song, dropped(song, 2), new_notes()), 64) == [down, (2 * BAR + 500, 0)]
+    out = spliced(song, inserted(song, 2), new_notes((0, 2 * BAR, 9, 60)))
     assert controls(out, 64) == [down, (2 * BAR + 500, 0), (4 * BAR, 127), (4 * BAR + 500, 0)]  # held again, as left
     spans = {(0, 0): [(2 * BAR + 40, 3 * BAR)]}
-    out = splice(song, dropped(song, 2), new_notes((0, 2 * BAR, 9, 60)), spans)
+    out = spliced(song, dropped(song, 2), new_notes((0, 2 * BAR, 9, 60)), spans)
     assert controls(out, 64) == [down, (2 * BAR + 500, 0), (2 * BAR + 520, 127), (3 * BAR, 0)]  # only then down anew
 
 
 @pytest.mark.parametrize("up", [None, 7 * BAR])
 def test_a_pedal_held_for_ever_goes_up_at_the_seam(tmp_path: Path, up: int | None) -> None:
     song = pedalled(tmp_path, up)
-    out = splice(song, dropped(song, 2), new_notes())
+    out = spliced(song, dropped(song, 2), new_notes())
     assert controls(out, 64) == [(BAR + 100, 127), (2 * BAR, 0)]
 
 
 def test_pedals_around_a_hole(tmp_path: Path) -> None:
     song = song_of(tmp_path, [control(0, 64, 127), *bars(4)], [control(0, 64, 127, 1), *bars(4, 60, 1)])
-    out = splice(song, hole(song, 1, 2, 0), new_notes((0, BAR, 480, 62)))
+    out = spliced(song, hole(song, 1, 2, 0), new_notes((0, BAR, 480, 62)))
     assert controls(out, 64, 0) == [(0, 127), (BAR, 0), (2 * BAR, 127)]
     assert controls(out, 64, 1) == [(0, 127)]  # another instrument's
 
@@ -490,7 +490,7 @@ def test_a_loop_ends_as_the_song_began(tmp_path: Path) -> None:
     data_entry = [control(BAR, 101, 0), control(BAR, 100, 0), control(BAR, 6, 12)]
     song = song_of(tmp_path, [*head, *bars(4), *later, *data_entry, (4 * BAR, Message("program_change", program=99))])
     line = timeline.go_on(song, 4, float(song.grid.seconds[4]) + 4.5)
-    out = splice(song, Joint(line, line.start_tick, clip=True, loops=True), new_notes((1, 4 * BAR, 480, 62)))
+    out = spliced(song, Joint(line, line.start_tick, clip=True, loops=True), new_notes((1, 4 * BAR, 480, 62)))
     last = at(out, line.end_tick)
     state: dict[object, object] = {}
     for _, message in absolute(out.tracks[0]):
@@ -505,7 +505,7 @@ def test_a_loop_ends_as_the_song_began(tmp_path: Path) -> None:
 
 def test_a_loop_without_a_first_tempo_ends_at_the_default(tmp_path: Path) -> None:
     song = song_of(tmp_path, [*bars(4), tempo(BAR, 140)])
-    out = splice(song, dropped(song, 4, loops=True), new_notes((0, 4 * BAR, 480, 62)))
+    out = spliced(song, dropped(song, 4, loops=True), new_notes((0, 4 * BAR, 480, 62)))
     assert [m.tempo for m in out.tracks[0] if m.type == "set_tempo"][-1] == 500_000
 
 
@@ -517,7 +517,7 @@ def test_in_a_hole_all_stays_but_the_rewritten_notes_and_what_shaped_them(tmp_pa
     shaping += [(BAR + 40, Message("aftertouch", value=9)), (BAR + 50, Message("polytouch", note=60, value=9))]
     level = [control(BAR + 60, 7, 77), (BAR + 70, MetaMessage("lyrics", text="la"))]
     song = song_of(tmp_path, [*bars(4), *shaping, *level], [*bars(4, 50, 1), bend(BAR + 10, 99, 1)])
-    out = splice(song, hole(song, 1, 2, 0), new_notes((0, BAR + 480, 480, 62)))
+    out = spliced(song, hole(song, 1, 2, 0), new_notes((0, BAR + 480, 480, 62)))
     inside = [event for event in absolute(out.tracks[0]) if BAR <= event[0] < 2 * BAR]
     assert inside == [
         *level,
@@ -536,7 +536,7 @@ def test_what_shapes_a_standing_voice_stays(tmp_path: Path) -> None:
     curve = [bend(BAR - 100 + i, 10 * i) for i in range(0, 400, 50)]
     for standing in (bars(4, 72), note(0, BAR + 960, 72) + bars(1, 72, 0, 3)):
         song = song_of(tmp_path, [*bars(4), *curve], standing)
-        out = splice(song, hole(song, 1, 2, 0), new_notes((0, BAR, 480, 62)))
+        out = spliced(song, hole(song, 1, 2, 0), new_notes((0, BAR, 480, 62)))
         assert bends(out) == [(tick, message.pitch) for tick, message in curve]
 
 
@@ -545,7 +545,7 @@ def test_a_standing_note_keeps_its_program(tmp_path: Path) -> None:
     turns = [program(0, 10), *bars(1, 60), program(960, 20), *note(BAR + 480, 100, 72), *note(BAR + 960, 100, 74)]
     song = song_of(tmp_path, [*turns, program(2 * BAR, 10), *bars(2, 60, 0, 2)])
     new = new_notes((0, BAR, 100, 62), (0, BAR + 480, 100, 63), (0, BAR + 1000, 100, 64), (0, BAR + 960, 1, 65))
-    out = splice(song, hole(song, 1, 2, 0), new)
+    out = spliced(song, hole(song, 1, 2, 0), new)
     assert rows(out, tmp_path, 1) == [(BAR + 480, 100, 72), (BAR + 960, 100, 74)]
     mine = [row for row in rows(out, tmp_path, 0) if BAR <= row[0] < 2 * BAR]
     assert mine == [(BAR, 100, 62), (BAR + 481, 99, 63), (BAR + 1000, 100, 64)]  # one channel, one program at a time
@@ -555,22 +555,22 @@ def test_a_sound_is_not_chosen_before_a_standing_note_needs_another(tmp_path: Pa
     song = song_of(
         tmp_path, [program(0, 10), *bars(1), program(960, 20), *note(BAR + 240, 100, 72), *bars(2, 72, 0, 2)]
     )
-    out = splice(song, hole(song, 1, 2, 0), new_notes((0, BAR + 480, 100, 62)))
+    out = spliced(song, hole(song, 1, 2, 0), new_notes((0, BAR + 480, 100, 62)))
     assert programs(out) == [(0, 10), (960, 20), (BAR + 480, 10), (2 * BAR, 20)]
 
 
 def test_tracks_of_one_channel_each_let_their_notes_go(tmp_path: Path) -> None:
     song = song_of(tmp_path, [*bars(4), note(100, 1, 40)[0]], [note(100, 1, 40)[0], *note(3 * BAR, 9, 40)])
-    out = splice(song, dropped(song, 2), new_notes())
+    out = spliced(song, dropped(song, 2), new_notes())
     assert off(40) in at(out, 2 * BAR, 0) and off(40) in at(out, 2 * BAR, 1)
 
 
 def test_a_hole_at_the_beginning_or_end(tmp_path: Path) -> None:
     song = song_of(tmp_path, [program(0, 10), *bars(4)])
-    out = splice(song, hole(song, 0, 1, 0), new_notes((0, 0, 480, 62)))
+    out = spliced(song, hole(song, 0, 1, 0), new_notes((0, 0, 480, 62)))
     assert rows(out, tmp_path) == [(0, 480, 62)] + [(bar * BAR, 1440, 60) for bar in (1, 2, 3)]
     assert programs(out) == [(0, 10)]
-    out = splice(song, hole(song, 3, 4, 0), new_notes((0, 3 * BAR, 480, 62)))
+    out = spliced(song, hole(song, 3, 4, 0), new_notes((0, 3 * BAR, 480, 62)))
     assert rows(out, tmp_path)[-2:] == [(2 * BAR, 1440, 60), (3 * BAR, 480, 62)]
 
 
@@ -579,7 +579,7 @@ def test_a_hole_at_the_beginning_or_end(tmp_path: Path) -> None:
 
 def test_type_0_keeps_its_one_track(tmp_path: Path) -> None:
     song = song_of(tmp_path, [program(0, 10), program(0, 20, 1), *bars(2), *bars(2, 50, 1)], kind=0)
-    out = splice(song, inserted(song, 1), new_notes((0, BAR, 480, 62), (1, BAR, 480, 52)))
+    out = spliced(song, inserted(song, 1), new_notes((0, BAR, 480, 62), (1, BAR, 480, 52)))
     assert (out.type, len(out.tracks)) == (0, 1)
     assert sorted((m.channel, m.note) for m in at(out, BAR)) == [(0, 62), (1, 52)]
 
@@ -587,7 +587,7 @@ def test_type_0_keeps_its_one_track(tmp_path: Path) -> None:
 def test_type_2_tracks_do_not_share_their_channels(tmp_path: Path) -> None:
     one, other = [program(0, 10), bend(2 * BAR - 100, 99), *bars(2)], [program(0, 20), *bars(2)]
     song = song_of(tmp_path, one, other, kind=2)
-    out = splice(song, dropped(song, 2), new_notes((0, 2 * BAR, 480, 62), (1, 2 * BAR, 480, 60)))
+    out = spliced(song, dropped(song, 2), new_notes((0, 2 * BAR, 480, 62), (1, 2 * BAR, 480, 60)))
     assert (out.type, len(out.tracks)) == (2, 2)
     assert [len(programs(out, track)) for track in (0, 1)] == [1, 1]
     assert bends(out, 0) == [(2 * BAR - 100, 99), (2 * BAR, 0)] and bends(out, 1) == []
@@ -595,6 +595,6 @@ def test_type_2_tracks_do_not_share_their_channels(tmp_path: Path) -> None:
 
 def test_nothing_new_gives_the_file_back(tmp_path: Path) -> None:
     song = song_of(tmp_path, WHOLE, [tempo(0, 120)])
-    save(splice(song, hole(song, 1, 2), new_notes()), tmp_path / "out.mid")
+    save(spliced(song, hole(song, 1, 2), new_notes()), tmp_path / "out.mid")
     assert (tmp_path / "out.mid").read_bytes() == (tmp_path / "song.mid").read_bytes()
     assert score.events_before(read(tmp_path / "out.mid").midi, 2**40) == score.events_before(song.midi, 2**40)
