@@ -74,7 +74,8 @@ class Sizes:
 
 QUICK = Sizes(
     chunks=2, songs=SONGS[:1], extend_s=120.0, first_chunks=1, lengths_s=(60.0, 300.0), play_s=60.0, span_s=60.0,
-    files=20, train_steps=24, cacheless_lengths=(16, 1024), cacheless_steps=1, cached_steps=12, lstm_steps=200, midigpt_bars=1,
+    files=20, train_steps=24, cacheless_lengths=(16, 1024), cacheless_steps=1, cached_steps=12, lstm_steps=200,
+    midigpt_bars=1,
 )  # fmt: skip
 
 
