@@ -1,8 +1,9 @@
 """Rival trunks between midiex's own embeddings and heads: two with an encoder, two that read the running song.
 
-What a chunk is told (conditions, echoes) its own steps alone hear, as in midiex. Only chunks up to the last one being
-written in their window are read: none of these networks can use what follows a gap. Letters of shapes as in
-midiex/model.py, and W windows, L layers, K chunks that are read.
+What a chunk is told (conditions, echoes) is put into its own steps, as in midiex; in the running song later steps look
+back at these. Chunks that are not written have nothing told. Only chunks up to the last one being written in their
+window are read: none of these networks can use what follows a gap. Letters of shapes as in midiex/model.py, and W
+windows, L layers, K chunks that are read.
 """
 
 from __future__ import annotations
