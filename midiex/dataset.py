@@ -333,6 +333,7 @@ def collate(
         lengths=torch.tensor([len(c.rows) for c in chunks]),
         times=torch.from_numpy(np.concatenate([c.times for c in chunks])),
         starts=torch.from_numpy(np.stack([c.start for c in chunks])),
+        window=torch.repeat_interleave(torch.tensor([len(w.chunks) for w in windows])),
         target=torch.tensor(target),
         conditions=torch.from_numpy(np.stack(told)),
         programs=torch.from_numpy(np.stack(programs)),

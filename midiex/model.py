@@ -1,7 +1,8 @@
 """The network: a transformer encoder-decoder over note rows. Ids and tensors only; it knows no MIDI and no files.
 
 Each chunk is encoded once, alone. The decoder writes a chunk note by note, looking at a memory of a few chunks in full
-and at summary rows of the others. No recurrent layer. The shapes' letters:
+and at summary rows of the others. No recurrent layer.
+`NoteModel` is all but these, so that other trunks can be put to the same test. The shapes' letters:
 
     N  packed rows (notes or steps of all chunks one after another, no padding)     D  width      H  heads
     C  encoded chunks     B  chunks being written     T  rows of the longest chunk      S  summary rows a chunk
@@ -47,12 +48,14 @@ NOTHING, SUMMARY, OPENING, RECALLED, AFTER, RECENT = range(6)
 
 @dataclass
 class Batch:
-    """One training step's chunks. Times are (beats, bars) since the song's beginning."""
+    """One training step's chunks, those of a window side by side and in the song's order. Times are (beats, bars) since
+    the song's beginning."""
 
     rows: Tensor  # (N_enc, 8) int64, rows of the encoded chunks, one chunk after another
     lengths: Tensor  # (C,) rows of each
     times: Tensor  # (N_enc, 2) float32
     starts: Tensor  # (C, 2) float32, time at which each chunk begins
+    window: Tensor  # (C,) which window of a song each encoded chunk is of
     target: Tensor  # (B,) which of the encoded chunks each decoder row writes
     conditions: Tensor  # (B, conditions) int64
     programs: Tensor  # (B, PROGRAMS) float32, 1 where a program plays; all 0 is unknown
@@ -67,36 +70,90 @@ class Batch:
     source: Tensor  # (B,) source of each chunk, for the validation table
 
 
-class ChunkTransformer(nn.Module):
-    """The whole network, of the sizes its config gives."""
+class NoteModel(nn.Module):
+    """What any network that writes notes step by step has besides its trunk: embeddings, heads and losses."""
+
+    encodes = True  # whether it also reads finished notes, by embeddings of their own
 
     def __init__(self, config: Config):
         super().__init__()
         size = config.model
         self.size, self.memory = size, config.memory
         self.rotary = Rotary(size.head_dim)
-        kinds = RECENT + config.memory.recent_chunks
-        self.fields = nn.ModuleList(nn.Embedding(n, size.d_model) for n in FIELD_SIZES)  # the encoder's input
+        if self.encodes:
+            self.fields = nn.ModuleList(nn.Embedding(n, size.d_model) for n in FIELD_SIZES)  # the encoder's input
         self.previous = nn.ModuleList(nn.Embedding(n, size.d_model) for n in FIELD_SIZES)  # the decoder's
         self.ahead = nn.ModuleList(nn.Embedding(FIELD_SIZES[f], size.d_model) for f in (BAR, POSITION))
         self.echoes = EchoReader(size.d_model)
         self.begin = nn.Embedding(2, size.d_model)  # step 0: no onset yet; step 1: no note yet
         self.condition = nn.ModuleList(nn.Embedding(n, size.d_model) for n in CONDITION_SIZES)
         self.programs = nn.Linear(PROGRAMS, size.d_model, bias=False)
-        self.summary = nn.Parameter(torch.randn(size.summary_rows, size.d_model))
-        self.encoder = nn.ModuleList(EncoderLayer(size) for _ in range(size.encoder_layers))
-        self.decoder = nn.ModuleList(DecoderLayer(size, kinds, self.rotary.pairs) for _ in range(size.decoder_layers))
+        self.add_trunk(config)
         self.heads = Heads(size)
         # embeddings near unit scale once summed: at 0.02 a token's identity would drown in the branches
         scale = len(FIELD_SIZES) ** -0.5
         nn.init.normal_(self.begin.weight, std=scale)
         with torch.no_grad():
-            for tables, of in ((self.fields, range(len(FIELD_SIZES))), (self.previous, range(len(FIELD_SIZES))),
-                               (self.ahead, (BAR, POSITION))):  # fmt: skip
+            of_notes = [self.fields, self.previous] if self.encodes else [self.previous]
+            all_fields = range(len(FIELD_SIZES))
+            for tables, of in (*((tables, all_fields) for tables in of_notes), (self.ahead, (BAR, POSITION))):
                 for field, weight in zip(of, tables.parameters(), strict=True):
                     weight.copy_(scale * smooth_table(field, *weight.shape))
         for weight in [*self.condition.parameters(), *self.programs.parameters()]:
             nn.init.normal_(weight, std=0.1)
+
+    def add_trunk(self, config: Config) -> None:
+        """Make what is between embeddings and heads."""
+        raise NotImplementedError
+
+    def condition_vector(self, conditions: Tensor, programs: Tensor) -> Tensor:
+        """conditions (B, 11) int64, programs (B, PROGRAMS) -> (B, D)."""
+        scale = programs.sum(1, keepdim=True).clamp(min=1).sqrt()
+        return sum(table(conditions[:, i]) for i, table in enumerate(self.condition)) + self.programs(programs / scale)
+
+    def note_vector(self, rows: Tensor) -> Tensor:
+        """The decoder's embedding of finished notes: (N, 8) -> (N, D)."""
+        return sum(table(rows[:, f]) for f, table in enumerate(self.previous))
+
+    def onset_vector(self, onset: Tensor) -> Tensor:
+        """Of onsets to come: (N, 2) bar and position -> (N, D)."""
+        return self.ahead[0](onset[:, 0]) + self.ahead[1](onset[:, 1])
+
+    def _embed_steps(self, steps: Steps, batch: Batch) -> Tensor:
+        x = self.condition_vector(batch.conditions, batch.programs)[steps.packing.owner]
+        step = steps.packing.row[:, None]
+        x = x + torch.where(step >= 2, self.note_vector(steps.previous), self.begin.weight[(step[:, 0] == 1).long()])
+        return x + torch.where(step >= 1, self.onset_vector(steps.onset), 0.0) + self.echoes(batch.echoes)
+
+    def _losses(self, x: Tensor, steps: Steps, batch: Batch) -> Tensor:
+        states = self.heads.states(x)
+        losses, chosen = [], None
+        for head, name in enumerate(HEAD_ORDER):
+            of_field = slice(FIRST_CONTEXT[name], FIRST_CONTEXT[name] + len(HABITS[name]))
+            share, bucket, level = (
+                known[:, of_field] for known in (batch.habit_share, batch.habit_bucket, batch.habit_level)
+            )
+            target = steps.targets[:, head]
+            known = target >= 0
+            features = self.heads.features(head, states, chosen)
+            own, habit = self.heads.opinions(head, features, target.clamp(min=0), steps.onset[:, 0], share)
+            weight = self.heads.trust(head, features, bucket, level)  # (N, 1 + K) log
+            mixed = torch.logsumexp(weight + torch.cat([own[:, None], habit], 1), 1)
+            losses.append(torch.where(known, -mixed, 0.0))
+            if head < len(HEAD_ORDER) - 1:
+                added = self.heads.choose(head, target.clamp(min=0), None) * known[:, None]
+                chosen = added if chosen is None else chosen + added
+        return torch.stack(losses, 1)
+
+
+class ChunkTransformer(NoteModel):
+    """The whole network, of the sizes its config gives."""
+
+    def add_trunk(self, config: Config) -> None:
+        size, kinds = config.model, RECENT + config.memory.recent_chunks
+        self.summary = nn.Parameter(torch.randn(size.summary_rows, size.d_model))
+        self.encoder = nn.ModuleList(EncoderLayer(size) for _ in range(size.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(size, kinds, self.rotary.pairs) for _ in range(size.decoder_layers))
 
     @property
     def decoder_layers(self) -> list[DecoderLayer]:
@@ -136,19 +193,6 @@ class ChunkTransformer(nn.Module):
 
     # ---- decoder -----------------------------------------------------------------------------------------------
 
-    def condition_vector(self, conditions: Tensor, programs: Tensor) -> Tensor:
-        """conditions (B, 11) int64, programs (B, PROGRAMS) -> (B, D)."""
-        scale = programs.sum(1, keepdim=True).clamp(min=1).sqrt()
-        return sum(table(conditions[:, i]) for i, table in enumerate(self.condition)) + self.programs(programs / scale)
-
-    def note_vector(self, rows: Tensor) -> Tensor:
-        """The decoder's embedding of finished notes: (N, 8) -> (N, D)."""
-        return sum(table(rows[:, f]) for f, table in enumerate(self.previous))
-
-    def onset_vector(self, onset: Tensor) -> Tensor:
-        """Of onsets to come: (N, 2) bar and position -> (N, D)."""
-        return self.ahead[0](onset[:, 0]) + self.ahead[1](onset[:, 1])
-
     def forward(self, batch: Batch) -> Tensor:
         """Negative log likelihood in nats of every decision: (N_steps, 8) in HEAD_ORDER, 0 where a step has no such
         decision (step 0 writes no note, the end has no position). Steps are packed by target chunk."""
@@ -168,32 +212,6 @@ class ChunkTransformer(nn.Module):
             x = layer.cross(x, steps.packing, keys, values, layout.mask, cross_cos, cross_sin)
             x = layer.feed_forward(x)
         return self._losses(x, steps, batch)
-
-    def _embed_steps(self, steps: Steps, batch: Batch) -> Tensor:
-        x = self.condition_vector(batch.conditions, batch.programs)[steps.packing.owner]
-        step = steps.packing.row[:, None]
-        x = x + torch.where(step >= 2, self.note_vector(steps.previous), self.begin.weight[(step[:, 0] == 1).long()])
-        return x + torch.where(step >= 1, self.onset_vector(steps.onset), 0.0) + self.echoes(batch.echoes)
-
-    def _losses(self, x: Tensor, steps: Steps, batch: Batch) -> Tensor:
-        states = self.heads.states(x)
-        losses, chosen = [], None
-        for head, name in enumerate(HEAD_ORDER):
-            of_field = slice(FIRST_CONTEXT[name], FIRST_CONTEXT[name] + len(HABITS[name]))
-            share, bucket, level = (
-                known[:, of_field] for known in (batch.habit_share, batch.habit_bucket, batch.habit_level)
-            )
-            target = steps.targets[:, head]
-            known = target >= 0
-            features = self.heads.features(head, states, chosen)
-            own, habit = self.heads.opinions(head, features, target.clamp(min=0), steps.onset[:, 0], share)
-            weight = self.heads.trust(head, features, bucket, level)  # (N, 1 + K) log
-            mixed = torch.logsumexp(weight + torch.cat([own[:, None], habit], 1), 1)
-            losses.append(torch.where(known, -mixed, 0.0))
-            if head < len(HEAD_ORDER) - 1:
-                added = self.heads.choose(head, target.clamp(min=0), None) * known[:, None]
-                chosen = added if chosen is None else chosen + added
-        return torch.stack(losses, 1)
 
 
 @dataclass

@@ -55,6 +55,7 @@ def train(
     out: str | Path,
     config: Config,
     *,
+    build: Callable[[Config], nn.Module] = ChunkTransformer,
     start_from: str | Path | None = None,
     max_minutes: float | None = None,
     valid_every_s: float = 600.0,
@@ -64,7 +65,8 @@ def train(
     """Train until config.train.max_notes (or `max_minutes` in all) and leave the model's EMA in `out`.
 
     The learning rate falls towards whichever of the two comes first. A run found in `out` is resumed where it stopped.
-    `start_from` is a model folder to fine-tune. Returns the last validation's NLL per note by source, with "pooled"
+    `build` makes the network, which gives its losses as ChunkTransformer does. `start_from` is a model folder to
+    fine-tune. Returns the last validation's NLL per note by source, with "pooled"
     (equal weight a source).
 
     Raises BadInput when there are no shards or `out` holds a run of another config.
@@ -76,7 +78,7 @@ def train(
     dataset = Dataset(load_split(shards, "train"), config.train, config.memory, rank)
     valid = load_split(shards, "valid")
     torch.manual_seed(config.train.seed)
-    model = ChunkTransformer(config).to(device)
+    model = build(config).to(device)
     run = Run(model, config.train, max_minutes)
     position = run.restore(out, config) if (out / STATE_FILE).exists() else (0, 0)
     if start_from is not None and run.step == 0:
@@ -124,7 +126,7 @@ def train(
 class Run:
     """Model, optimisers, EMA and counters: all that a checkpoint must bring back."""
 
-    def __init__(self, model: ChunkTransformer, train: TrainConfig, max_minutes: float | None = None):
+    def __init__(self, model: nn.Module, train: TrainConfig, max_minutes: float | None = None):
         self.model, self.train = model, train
         self.step, self.notes, self.wall_s = 0, 0, 0.0
         self.max_s = 60 * max_minutes if max_minutes else None

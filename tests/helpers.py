@@ -223,6 +223,7 @@ def model_batch(
         lengths=torch.tensor([len(rows) for rows in chunks]),
         times=torch.from_numpy(np.concatenate(times)),
         starts=torch.tensor([[i * bars * 4.0, i * bars] for i in range(len(chunks))]),
+        window=torch.zeros(len(chunks), dtype=torch.int64),
         target=torch.tensor(list(target)),
         conditions=torch.tensor(told),
         programs=torch.from_numpy(programs),

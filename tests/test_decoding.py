@@ -81,6 +81,7 @@ def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: 
         lengths=torch.tensor([len(c.rows) for c in chunks]),
         times=torch.from_numpy(np.concatenate(times)),
         starts=torch.tensor([[planner.bars.beat_starts[b], b] for b in first_bars], dtype=torch.float32),
+        window=torch.zeros(len(chunks), dtype=torch.int64),
         target=torch.tensor([len(known)]),
         conditions=torch.from_numpy(task.conditions)[None],
         programs=torch.from_numpy(task.programs)[None],

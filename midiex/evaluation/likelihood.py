@@ -16,7 +16,7 @@ from .. import metrics
 from ..chunks import row_times, thin
 from ..config import Config
 from ..dataset import Song, Window, WindowChunk, collate, make_window
-from ..model import Batch, ChunkTransformer
+from ..model import Batch, NoteModel
 from ..tokens import (
     DRUM_PROGRAM,
     DURATION,
@@ -46,7 +46,7 @@ def notes_of(window: Window) -> int:
 
 
 @torch.inference_mode()
-def nll(network: ChunkTransformer, config: Config, window: Window) -> np.ndarray:
+def nll(network: NoteModel, config: Config, window: Window) -> np.ndarray:
     """Nats by field, summed over a window's chunks, ends included: shape (8,) in HEAD_ORDER."""
     losses = network(collate([window], config.memory, 0.0, None))  # (steps, 8)
     return losses.double().sum(0).numpy()
@@ -106,7 +106,7 @@ def _foils(
 
 
 @torch.inference_mode()
-def choose(network: ChunkTransformer, config: Config, question: Question) -> tuple[np.ndarray, np.ndarray]:
+def choose(network: NoteModel, config: Config, question: Question) -> tuple[np.ndarray, np.ndarray]:
     """NLL a note of each option as the next chunk, (1 + FOILS,), and that less what it is at a song's beginning: the
     first chooses what is likely, simple music above all; the second what the music before makes likely."""
     costs: list[float] = []
