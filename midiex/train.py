@@ -61,13 +61,14 @@ def train(
     valid_every_s: float = 600.0,
     save_every_s: float = 300.0,
     on_progress: Callable[[Progress], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Train until config.train.max_notes (or `max_minutes` in all) and leave the model's EMA in `out`.
 
     The learning rate falls towards whichever of the two comes first. A run found in `out` is resumed where it stopped.
     `build` makes the network, which gives its losses as ChunkTransformer does. `start_from` is a model folder to
     fine-tune. Returns the last validation's NLL per note by source, with "pooled"
-    (equal weight a source).
+    (equal weight a source). All times are by `clock`, such as time.process_time where others share the cores.
 
     Raises BadInput when there are no shards or `out` holds a run of another config.
     """
@@ -87,7 +88,7 @@ def train(
         run.load(load_model(start_from)[0].state_dict())
     network = nn.parallel.DistributedDataParallel(model) if world > 1 else model
     log = _Log(out, run.step) if rank == 0 else None
-    last = last_saved = last_valid = since = time.perf_counter()
+    last = last_saved = last_valid = since = clock()
     since_notes, losses = run.notes, []
     valid_result: dict[str, float] = {}
     if run.share_done >= 1:
@@ -95,7 +96,7 @@ def train(
     with contextlib.closing(_prefetch(dataset.batches(*position))) as batches:
         for parts, pool, number in batches:
             losses.append(run.step_on(network, [to_device(part, device) for part in parts], world))
-            now = time.perf_counter()
+            now = clock()
             run.wall_s += now - last
             last = now
             done = _agree(run.share_done >= 1, device, world)
@@ -109,12 +110,12 @@ def train(
             if rank == 0 and valid and (done or now - last_valid > valid_every_s):
                 result = validate(run, valid, config, device)
                 valid_result = log.validation(run, result) if log else {}
-                last_valid = time.perf_counter()
+                last_valid = clock()
                 since += last_valid - now  # the speed logged is that of training
             if rank == 0 and (done or now - last_saved > save_every_s):
                 run.save(out, config, (pool, number + 1))
                 save_model(out, run.ema, config)
-                last_saved = time.perf_counter()
+                last_saved = clock()
                 since += last_saved - max(now, last_valid)
             if done:
                 break

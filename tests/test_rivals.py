@@ -250,7 +250,7 @@ def test_an_encoder_hears_the_same_whatever_was_told_of_other_chunks(
     sizes: ModuleType, chunks: list[np.ndarray], name: str
 ) -> None:
     network, batch = lively(sizes, name), batch_of(chunks, [0, 1, 2, 3, 4])
-    assert close(losses(network, likelihood._last_target(batch))[0], losses(network, batch)[-1])
+    assert close(losses(network, likelihood.last_target(batch))[0], losses(network, batch)[-1])
 
 
 # ---- recurrence ------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ NETWORKS: dict[str, type[NoteModel]] = {
     "gru": Gru,
     "decoder_only": DecoderOnly,
 }
+RECURRENT = ("lstm", "lstm_attention", "gru")
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def choose(network: NoteModel, config: Config, question: Question) -> tuple[np.n
             ([option], 0, alone),
         ):
             asked = replace(question.window, chunks=chunks, extras=extras)
-            losses = network(_last_target(collate([asked], config.memory, 0.0, None)))
+            losses = network(last_target(collate([asked], config.memory, 0.0, None)))
             found.append(float(losses.double().sum()) / len(option.rows))
     return np.array(costs), np.array(costs) - np.array(alone)
 
@@ -169,7 +169,7 @@ def _in_place_of(true: WindowChunk, beats: np.ndarray, rows: np.ndarray) -> Wind
     return replace(true, rows=rows, times=times.astype(np.float32))
 
 
-def _last_target(batch: Batch) -> Batch:
+def last_target(batch: Batch) -> Batch:
     """Only the last chunk to be written; all are still remembered."""
     per_target = ("target", "conditions", "programs", "full", "full_kind", "summaries", "summary_kind", "source")
     steps = int(batch.lengths[batch.target[-1]]) + 1

@@ -1,0 +1,118 @@
+"""What training a network costs: notes a second, and memory by how much music a step spans. Each in its own process."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from midiex import dataset
+from midiex.dataset import Dataset, Song, Songs, Window, collate, load_split, make_window
+from midiex.evaluation.likelihood import last_target
+from midiex.train import Run, _keep_freed_memory
+
+from .sizes import builder, config
+from .training import USUAL_NOTES, Settings
+
+TYPICAL_NOTES = (90, 160)  # a chunk, of the song with which memory is measured
+LIMIT_BYTES = 8 << 30
+WARM, TIMED = 3, 12  # batches
+
+
+@dataclass(frozen=True)
+class Speed:
+    parameters: int
+    notes: int
+    wall_s: float
+    cpu_s: float
+
+
+def speed(name: str, scale: str, settings: Settings, shards: Path, threads: int) -> Speed:
+    """Steps of training on batches that are made beforehand."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    _keep_freed_memory()
+    of_run = config(name, scale, optimizer=settings.optimizer, lr=settings.lr,
+                    notes_per_batch=settings.notes_per_batch)  # fmt: skip
+    dataset.POOL_WINDOWS *= max(1, settings.notes_per_batch // USUAL_NOTES)
+    data = Dataset(load_split(shards, "train"), of_run.train, of_run.memory)
+    batches = [parts for parts, *_ in itertools.islice(data.batches(), WARM + TIMED)]
+    model = builder(name, bptt_notes=settings.bptt_notes)(of_run)
+    run = Run(model, of_run.train)
+    for number, parts in enumerate(batches):
+        if number == WARM:
+            before, begun, cpu = run.notes, time.perf_counter(), time.process_time()
+        run.step_on(model, parts, 1)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    return Speed(parameters, run.notes - before, time.perf_counter() - begun, time.process_time() - cpu)
+
+
+@dataclass(frozen=True)
+class Memory:
+    notes: int  # that a step reads
+    written: int  # of them, whose likelihood it learns
+    taken_bytes: int | None  # at most, above what the process had before its first step; None: more than LIMIT_BYTES
+
+
+def memory(name: str, scale: str, settings: Settings, shards: Path, chunks: int, last_only: bool) -> Memory:
+    """Two steps on one window: `chunks` chunks of context and one more. With `last_only` only that one is written, else
+    all are, as in training."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    of_run = config(name, scale, optimizer=settings.optimizer)
+    window = long_window(load_split(shards, "train"), chunks + 1)
+    batch = collate([window], of_run.memory, 0.0, None)
+    if last_only:
+        batch = last_target(batch)
+    model = builder(name, bptt_notes=settings.bptt_notes)(of_run)
+    run = Run(model, of_run.train)
+    notes, written = int(batch.lengths.sum()), int(batch.lengths[batch.target].sum())
+    before = _now_bytes()
+    resource.setrlimit(resource.RLIMIT_DATA, (before + LIMIT_BYTES + (2 << 30), resource.RLIM_INFINITY))
+    try:
+        for _ in range(2):
+            run.step_on(model, [batch], 1)
+    except (RuntimeError, MemoryError):  # what torch raises where there is no room
+        return Memory(notes, written, None)
+    taken = _most_bytes() - before
+    return Memory(notes, written, taken if taken <= LIMIT_BYTES else None)
+
+
+def long_window(sources: list[Songs], size: int, longest: int = 33) -> Window:
+    """The first `size` chunks of a song of typical density that has `longest`; always the same song."""
+    for songs in sources:
+        for index in range(len(songs)):
+            song = songs.song(index)
+            window = _from_start(song, longest)
+            per_chunk = np.mean([len(chunk.rows) for chunk in window.chunks])
+            if len(window.chunks) == longest and TYPICAL_NOTES[0] <= per_chunk <= TYPICAL_NOTES[1]:
+                return _from_start(song, size)
+    raise SystemExit("no song of these shards is long enough to measure memory with")
+
+
+def _from_start(song: Song, size: int) -> Window:
+    for seed in itertools.count():
+        window = make_window(song, size, 10**9, 0, np.random.default_rng(seed))
+        if window.chunks[0].first_bar == 0:
+            return window
+    raise AssertionError
+
+
+def _now_bytes() -> int:
+    return next(1024 * int(line.split()[1]) for line in _status() if line.startswith("VmRSS"))
+
+
+def _most_bytes() -> int:
+    return next(1024 * int(line.split()[1]) for line in _status() if line.startswith("VmHWM"))
+
+
+def _status() -> list[str]:
+    if sys.platform != "linux":
+        raise SystemExit("memory is measured by /proc, which only Linux has")
+    return Path("/proc/self/status").read_text().splitlines()

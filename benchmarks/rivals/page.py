@@ -1,0 +1,269 @@
+"""docs/why-encoder-decoder.md and its pictures, from what was measured. Measures nothing; what was not measured has no
+row, and every sentence with a figure in it is made from the figures."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from common import RESULTS, table
+
+from midiex import plots
+
+from .curves import Curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLES = {
+    "ours": "encoder-decoder transformer (midiex)", "lstm": "LSTM encoder-decoder",
+    "lstm_attention": "LSTM encoder-decoder with attention", "gru": "GRU language model",
+    "decoder_only": "decoder-only transformer", "remi": "decoder-only over REMI",
+    "remi_bpe": "decoder-only over REMI and BPE",
+}  # fmt: skip
+_STYLES = {
+    "ours": (plots.NEW, "o"), "lstm": (plots.TRACKS[0], "s"), "lstm_attention": (plots.TRACKS[4], "D"),
+    "gru": (plots.TRACKS[2], "^"), "decoder_only": (plots.TRACKS[3], "v"),
+}  # fmt: skip
+RIVAL = "lstm_attention"  # whose end midiex's own network is timed to
+Rows = list[dict[str, Any]]
+
+
+def results(name: str) -> dict[str, Any]:
+    """A file of figures, empty where it is missing."""
+    path = RESULTS / f"architectures_{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def draw(docs: Path) -> Path:
+    """Writes the page and its pictures into a folder."""
+    found = [Curve(**one) for one in results("curves").get("curves", [])]
+    pictures = docs / "why-encoder-decoder"
+    pictures.mkdir(parents=True, exist_ok=True)
+    speed, memory = results("speed").get("rows", []), results("memory").get("rows", [])
+    judged, generation = results("judged").get("rows", []), results("generation").get("rows", [])
+    parts = [HEAD, _method(found, results("search"))]
+    for scale in ("3M", "12M"):
+        own = [one for one in found if one.scale == scale and not one.alone]
+        if own:
+            target = pictures / f"learning_{scale}.png"
+            _learning(own, f"Learning, {scale} parameters", target)
+            parts += [f"## Learning, about {scale[:-1]} M parameters\n", _picture(target, docs)]
+            parts += [table(_ends(own, speed, scale)), _race(own, speed, scale)]
+    alone = [one for one in found if one.alone]
+    if alone:
+        target = pictures / "learning_alone.png"
+        _learning(alone, "Learning without echoes and habits, 3M parameters", target)
+        parts += [ALONE, _picture(target, docs), table(_ends(alone, speed, "3M"))]
+    if speed:
+        parts += ["## Speed of training\n", table(speed)]
+    if memory:
+        target = pictures / "memory.png"
+        _memory(memory, target)
+        parts += [MEMORY, _picture(target, docs), table(_spread(memory)), _memory_ratio(memory)]
+    if judged:
+        parts += [JUDGED, table(judged)]
+    if generation:
+        parts += [GENERATION, table(generation)]
+    remi = results("remi").get("rows", [])
+    if remi:
+        parts += [REMI, table(remi)]
+    page = docs / "why-encoder-decoder.md"
+    page.write_text("\n\n".join(part.strip("\n") for part in parts if part) + "\n")
+    return page
+
+
+HEAD = """
+# Why an encoder-decoder transformer
+
+midiex began with an LSTM sequence-to-sequence network that took too long to train and exhausted the machine. Here
+that is put to the test: networks of five kinds, as large as each other, learn the same music in the same way, and
+what each takes and gives is measured. `python benchmarks/architectures.py` trains and measures, `… page` writes this
+page out of benchmarks/results/architectures_*.json; all sentences with figures on it are made from them.
+"""
+ALONE = """
+## The networks alone
+
+Echoes (pointers to where the song did the like before) and habits (what it did so far in like places) tell every
+network much about the past, as they do in midiex. Here they are taken away, so that the network must remember by
+itself.
+"""
+MEMORY = """
+## Memory in training
+
+The most that two steps on one song take above the process that is ready to make them, float32, one thread, by the
+chunks of context before the last chunk. "last": only the chunk after the context is written; "all": every chunk of
+the stretch is, as in training. Nothing is recomputed to save memory.
+"""
+JUDGED = """
+## What their music is worth
+
+Validation songs. Nats a note over eight windows a source; the true next chunk among four; overlap of a minute written
+(one candidate a chunk, no ranking, nothing brought back, equal sampling for all) with the song's own next minute, as
+a share of what two real minutes have. Intervals are 95 % bootstraps over songs.
+"""
+GENERATION = """
+## Writing
+
+One stream through midiex's own sampler, one thread, torch; memory is what the process takes above a loaded network.
+"""
+REMI = """
+## Other tokens
+
+Decoder-only over the tokens of MidiTok's REMI, with and without byte-pair encoding, on the same songs. A REMI song
+has no micro-timing and coarser lengths, so that its nats a note are not the same quantity: they leave out what REMI
+drops.
+"""
+
+
+def _method(found: Sequence[Curve], search: dict[str, Any]) -> str:
+    total_s = sum(60 * one.minutes for one in found)
+    searched = search.get("networks", {})
+    tries = [len(one["tried"]) for one in searched.values()]
+    tried_s = sum(60 * one["minutes"] * len(one["tried"]) for one in searched.values())
+    rows = [{"network": TITLES[name], **one["settings"], "runs": len(one["tried"])} for name, one in searched.items()]
+    machine = search.get("machine", {})
+    return f"""
+## Method
+
+The networks differ in their trunk only (benchmarks/rivals/networks.py): note rows, embeddings, conditions, echoes,
+heads and habits, the split of songs, augmentation, batches, schedule (warm up, hold, fall), moving average and
+validation are midiex's own. Encoders read and decoders write chunks of about ten seconds out of windows of six.
+Recurrent networks have two layers on each side, packed sequences, orthogonal starts, open forget gates, norms around
+them, and backward passes of our own, half as long as torch's on a CPU, whose recurrent gradients grow step by step.
+
+Settings were searched for each network alike, at 3 M parameters: optimizer (Muon for plain matrices or AdamW for all)
+by batch size, then the learning rate, then clipping, and for recurrent ones truncated back-propagation:
+{min(tries, default=0)} to {max(tries, default=0)} runs of two minutes of a core. Sizes of 12 M take them over. A
+training's budget is time of a core, one thread, two side by side. Machine: {machine.get("cpu", "")}, torch
+{machine.get("torch", "")}. Compute in all: {(total_s + tried_s) / 3600:.1f} core hours, of which {tried_s / 3600:.1f}
+were the search's; no GPU.
+
+{table(rows) if rows else ""}
+"""
+
+
+def _learning(found: Sequence[Curve], title: str, target: Path) -> None:
+    """Nats a note by core seconds and by notes; a thin line a seed."""
+    figure = plots.paper(title)
+    for left, name, unit in ((0.06, "core_s", "minutes of a core"), (0.55, "notes", "million notes")):
+        axes = figure.add_axes((left, 0.12, 0.43, 0.74))
+        for kind in TITLES:
+            for number, one in enumerate(c for c in found if c.network == kind):
+                colour, marker = _STYLES[kind]
+                at = np.array(getattr(one, name)) / (60 if name == "core_s" else 1e6)
+                axes.plot(at, one.nats, color=colour, marker=marker, markersize=4, linewidth=1.4,
+                          label=TITLES[kind] if number == 0 else None)  # fmt: skip
+        _plain(axes, f"validation, nats a note, by {unit}")
+        lowest = min(min(one.nats) for one in found)
+        axes.set_ylim(lowest - 0.05, lowest + 2.0)
+    axes.legend(fontsize=9, frameon=False)
+    plots.save(figure, target)
+
+
+def _memory(rows: Rows, target: Path) -> None:
+    figure = plots.paper("Memory of a training step by context")
+    for left, written in ((0.06, "all"), (0.55, "last")):
+        axes = figure.add_axes((left, 0.12, 0.43, 0.74))
+        for kind, (colour, marker) in _STYLES.items():
+            own = [r for r in rows if r["network"] == kind and r["written"] == written and not isinstance(r["MB"], str)]
+            axes.plot([r["chunks of context"] for r in own], [r["MB"] for r in own], color=colour, marker=marker,
+                      label=TITLES[kind])  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        _plain(axes, f"MB by chunks of context, {written} written")
+    axes.legend(fontsize=9, frameon=False)
+    plots.save(figure, target)
+
+
+def _plain(axes: Axes, label: str) -> None:
+    axes.grid(color=plots.PALE, linewidth=0.8)
+    axes.set_xlabel(label, fontsize=9, color=plots.INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _of(found: Iterable[Curve]) -> dict[str, list[Curve]]:
+    kinds: defaultdict[str, list[Curve]] = defaultdict(list)
+    for one in found:
+        kinds[one.network].append(one)
+    return {name: kinds[name] for name in TITLES if name in kinds}
+
+
+def _ends(found: Sequence[Curve], speed: Rows, scale: str) -> Rows:
+    """A row a network: where its trainings ended."""
+    rows = []
+    for name, own in _of(found).items():
+        ends = [one.nats[-1] for one in own]
+        spread = f" ± {np.std(ends, ddof=1):.3f}" if len(own) > 1 else ""
+        sizes = {row["parameters"] for row in speed if row["network"] == name and row["scale"] == scale}
+        rows.append({
+            "network": TITLES[name], "parameters": max(sizes, default="not measured"), "seeds": len(own),
+            "nats a note at the end": f"{np.mean(ends):.3f}{spread}",
+            "million notes": f"{np.mean([one.notes[-1] for one in own]) / 1e6:.2f}",
+            "minutes of a core": f"{np.mean([one.core_s[-1] for one in own]) / 60:.1f}",
+        })  # fmt: skip
+    return rows
+
+
+def _race(found: Sequence[Curve], speed: Rows, scale: str) -> str:
+    """How soon each network was where the rival ended, seed by seed; times of a core and, by the notes a second of a
+    quiet machine, of two threads."""
+    kinds = _of(found)
+    if RIVAL not in kinds:
+        return ""
+    ends = {one.seed: one for one in kinds[RIVAL]}
+    rows = []
+    for name, own in kinds.items():
+        reached = [(one, one.reached(ends[one.seed].nats[-1]), ends[one.seed]) for one in own if one.seed in ends]
+        there = [(at[1] / rival.core_s[-1], at[0] / rival.notes[-1]) for _, at, rival in reached if at]
+        if not there:
+            rows.append({"network": TITLES[name], "time of a core": "not reached", "notes": "not reached",
+                         "wall time, two threads": "not reached"})  # fmt: skip
+            continue
+        cores, notes = (float(np.mean(column)) for column in zip(*there, strict=True))
+        rates = {r["network"]: r["notes/s"] for r in speed if r["scale"] == scale and r["threads"] == 2}
+        wall = f"{notes * rates[RIVAL] / rates[name]:.2f}" if {RIVAL, name} <= rates.keys() else "not measured"
+        missed = f" ({len(reached) - len(there)} of {len(reached)} seeds not)" if len(there) < len(reached) else ""
+        rows.append({"network": TITLES[name], "time of a core": f"{cores:.2f}{missed}", "notes": f"{notes:.2f}",
+                     "wall time, two threads": wall})  # fmt: skip
+    head = (
+        f"What each needed to be where the {TITLES[RIVAL]} was at its end, as a share of what that took (its learning "
+        "rate had fallen by then, that of the others had not):"
+    )
+    return f"{head}\n\n{table(rows)}"
+
+
+def _spread(rows: Rows) -> Rows:
+    """Memory as a table: a row a network and way, a column a length of context."""
+    chunks = sorted({row["chunks of context"] for row in rows})
+    spread = []
+    for written in ("all", "last"):
+        for name in TITLES:
+            own = {r["chunks of context"]: r["MB"] for r in rows if r["network"] == name and r["written"] == written}
+            if own:
+                cells = {
+                    f"{n} chunks, MB": own[n] if isinstance(own[n], str) else f"{own[n]:.0f}"
+                    for n in chunks
+                    if n in own
+                }
+                spread.append({"network": TITLES[name], "written": written, **cells})
+    return spread
+
+
+def _memory_ratio(rows: Rows) -> str:
+    sentences = []
+    for written in ("all", "last"):
+        at = {r["network"]: r["MB"] for r in rows if r["chunks of context"] == 16 and r["written"] == written}
+        if {"ours", RIVAL} <= at.keys() and not any(isinstance(at[n], str) for n in ("ours", RIVAL)):
+            sentences.append(f"With 16 chunks of context and {written} written midiex's own takes "
+                             f"{at['ours'] / at[RIVAL]:.2f} times what the {TITLES[RIVAL]} takes.")  # fmt: skip
+    return " ".join(sentences)
+
+
+def _picture(target: Path, docs: Path) -> str:
+    return f"![{target.stem.replace('_', ' ')}]({target.relative_to(docs)})"

@@ -1,0 +1,84 @@
+"""Trains one network of the comparison, and finds settings for each by the same small search.
+
+A run lies in a folder of its own, as midiex.train.train leaves it. Its time is that which cores spend on it, so that
+runs side by side, or beside other work, have the same budget. Knows no figures, no page.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from midiex.dataset import POOL_WINDOWS
+from midiex.train import train
+
+from .sizes import builder, config
+
+RUN_FILE = "run.json"
+USUAL_NOTES = 1536  # a batch, for which POOL_WINDOWS was chosen
+BPTT_NOTES = 256
+WARMUP_NOTES = 60_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the search may choose for a network."""
+
+    optimizer: str = "muon"  # of plain matrices; recurrent ones have AdamW in any case
+    lr: float = 0.001
+    notes_per_batch: int = USUAL_NOTES
+    grad_clip: float = 1.0
+    bptt_notes: int | None = None  # of recurrent networks: how far gradients reach
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    name: str  # of the network, as in sizes.NETWORKS
+    scale: str
+    settings: Settings
+    minutes: float  # of a core, by which the learning rate falls
+    seed: int = 0
+    alone: bool = False  # without echoes and habits
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-{self.scale}-{'alone-' if self.alone else ''}seed{self.seed}"
+
+
+def train_run(run: Run, shards: Path, out: Path, valid_every_s: float = 120.0) -> float:
+    """Trains, or goes on with, a run in the folder `out`; returns its validation NLL in nats a note, sources weighing
+    alike."""
+    import midiex.dataset as dataset
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RUN_FILE).write_text(json.dumps(asdict(run), indent=1) + "\n")
+    settings = run.settings
+    # batches are filled with windows of like length out of a pool, which must hold enough of them
+    dataset.POOL_WINDOWS = POOL_WINDOWS * max(1, settings.notes_per_batch // USUAL_NOTES)
+    of_run = config(
+        run.name, run.scale, optimizer=settings.optimizer, lr=settings.lr, notes_per_batch=settings.notes_per_batch,
+        grad_clip=settings.grad_clip, seed=1 + run.seed, max_notes=10**9,
+        warmup_steps=max(10, WARMUP_NOTES // settings.notes_per_batch),
+        ema_decay=1 - 0.002 * settings.notes_per_batch / USUAL_NOTES,
+    )  # fmt: skip
+    valid = train(
+        shards, out, of_run, build=builder(run.name, run.alone, settings.bptt_notes), max_minutes=run.minutes,
+        valid_every_s=valid_every_s, save_every_s=120.0, clock=time.process_time,
+    )  # fmt: skip
+    return valid["pooled"]
+
+
+def candidates(best: Settings, stage: int, is_recurrent: bool) -> list[Settings]:
+    """What a stage of the search tries beside the best so far: seven runs for every network, and one more for recurrent
+    ones, whose gradients may do better not to reach all the way back."""
+    if stage == 0:
+        return [replace(best, optimizer=optimizer, notes_per_batch=notes)
+                for optimizer in ("muon", "adamw") for notes in (USUAL_NOTES, 4 * USUAL_NOTES)]  # fmt: skip
+    if stage == 1:
+        return [replace(best, lr=best.lr * factor) for factor in (0.4, 2.5)]
+    clipped = [replace(best, grad_clip=0.25)]
+    return [*clipped, replace(best, bptt_notes=BPTT_NOTES)] if is_recurrent else clipped
