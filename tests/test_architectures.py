@@ -1,0 +1,131 @@
+"""benchmarks/architectures.py: equal effort for all, curves that say what was logged, a page made of what was measured."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from helpers import write_song
+
+from midiex.prepare import prepare
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_path() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(f"rivals.{name}")
+
+
+def curve(network: str, nats: list[float], seed: int = 0, pace: float = 1.0) -> dict[str, Any]:
+    """A training that was validated every hundred notes, which took `pace` times ten seconds."""
+    return {
+        "network": network, "scale": "3M", "seed": seed, "alone": False, "minutes": 1.0, "nats": nats,
+        "notes": [100 * (i + 1) for i in range(len(nats))], "core_s": [10 * pace * (i + 1) for i in range(len(nats))],
+    }  # fmt: skip
+
+
+# ---- search ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_network_is_searched_alike() -> None:
+    training = module("training")
+    best = training.Settings()
+    for is_recurrent in (False, True):
+        tried = [best_of for stage in range(3) for best_of in training.candidates(best, stage, is_recurrent)]
+        assert len(tried) == 7 + is_recurrent
+        assert len(set(tried)) == len(tried)
+    assert best in training.candidates(best, 0, False)
+
+
+@pytest.mark.parametrize("name", ["ours", "gru"])
+def test_a_run_is_trained_logged_and_gathered(tmp_path: Path, name: str) -> None:
+    training, curves = module("training"), module("curves")
+    songs, shards = tmp_path / "songs", tmp_path / "shards"
+    songs.mkdir()
+    for seed in range(3):
+        write_song(songs / f"{seed}.mid", bars=24)
+    prepare([songs], shards)
+    for split in ("train", "valid"):
+        if not any((shards / split).glob("*.safetensors")):
+            (shards / split).mkdir(exist_ok=True)
+            for source in shards.glob("*/*.safetensors"):
+                (shards / split / source.name).write_bytes(source.read_bytes())
+    run = training.Run(name, "3M", replace(training.Settings(), notes_per_batch=256), minutes=0.02, seed=3)
+    runs = tmp_path / "runs"
+    nats = training.train_run(run, shards, runs / run.label)
+    [found] = curves.curves(runs)
+    assert (found["network"], found["seed"], found["minutes"]) == (name, 3, 0.02)
+    assert found["nats"][-1] == pytest.approx(nats, abs=1e-3)
+    assert found["notes"] == sorted(found["notes"]) and found["notes"][-1] > 0
+    assert found["core_s"][-1] > 0
+    assert curves.Curve(**found).reached(nats - 1) is None
+
+
+# ---- curves ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_value_is_reached_on_straight_lines() -> None:
+    falling = module("curves").Curve(**curve("ours", [6.0, 5.0, 5.5, 4.0]))
+    assert falling.reached(5.5) == (150.0, 15.0)
+    assert falling.reached(7.0) == (100.0, 10.0)
+    assert falling.reached(3.9) is None
+    assert falling.reached(4.75) == (350.0, 35.0)
+
+
+# ---- page -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(module("page"), "RESULTS", tmp_path)
+    return tmp_path
+
+
+def write(results: Path, name: str, **found: Any) -> None:
+    (results / f"architectures_{name}.json").write_text(json.dumps(found))
+
+
+def test_what_was_not_measured_is_not_on_the_page(results: Path) -> None:
+    text = module("page").draw(results / "docs").read_text()
+    assert "## Method" in text
+    assert not any(head in text for head in ("## Learning", "## Memory", "## Speed", "![", "## Writing"))
+
+
+def test_the_race_is_told_in_time_notes_and_wall_time(results: Path) -> None:
+    # the LSTM ends at 5.0 after 300 notes and 60 s; ours is there after 150 notes and 15 s
+    write(results, "curves", curves=[curve("ours", [5.5, 4.5, 4.0]), curve("lstm_attention", [6.0, 5.5, 5.0], pace=2.0),
+                                     curve("gru", [7.0, 6.5, 6.0])])  # fmt: skip
+    rates = {"ours": 200.0, "lstm_attention": 100.0}
+    write(results, "speed", rows=[{"network": name, "scale": "3M", "threads": 2, "parameters": 3, "notes/s": rate}
+                                  for name, rate in rates.items()])  # fmt: skip
+    text = module("page").draw(results / "docs").read_text()
+    [ours] = [line for line in text.splitlines() if line.startswith("| encoder-decoder") and line.count("|") == 5]
+    assert [cell.strip() for cell in ours.split("|")[2:5]] == ["0.25", "0.50", "0.25"]
+    [gru] = [line for line in text.splitlines() if line.startswith("| GRU") and line.count("|") == 5]
+    assert "not reached" in gru
+    assert (results / "docs" / "why-encoder-decoder" / "learning_3M.png").stat().st_size > 10_000
+
+
+def test_memory_is_compared_at_sixteen_chunks(results: Path) -> None:
+    rows = [{"network": name, "scale": "3M", "chunks of context": chunks, "written": written, "MB": mb}
+            for name, mb in (("ours", 300.0), ("lstm_attention", 200.0)) for chunks in (8, 16)
+            for written in ("all", "last")]  # fmt: skip
+    rows[-1]["MB"] = "more than 8 GB"
+    write(results, "memory", rows=rows)
+    text = module("page").draw(results / "docs").read_text()
+    assert "With 16 chunks of context and all written midiex's own takes 1.50 times" in text
+    assert "and last written" not in text
+    assert "more than 8 GB" in text
