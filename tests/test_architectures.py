@@ -1,4 +1,4 @@
-"""benchmarks/architectures.py: equal effort for all, curves that say what was logged, a page made of what was measured."""
+"""benchmarks/architectures.py: equal effort for all, curves that say what was logged, a page of what was measured."""
 
 from __future__ import annotations
 
