@@ -36,7 +36,7 @@ from midiex.tokens import BAR, MICRO_PER_BEAT, PITCH, POSITION, moved
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 RIVALS = ("lstm", "lstm_attention", "gru", "decoder_only")
-SONG_BARS, NEW_BARS = 24, 12  # of two seconds: six chunks of four bars, and three
+SONG_BARS, NEW_BARS = 24, 8  # of two seconds: six chunks of four bars, and two
 PLAIN = GenerateConfig(temperature=1, top_p=1, min_p=0, habits=0, engine="torch")
 
 
@@ -108,8 +108,7 @@ def window_of(planner: Any, task: Task, rows: np.ndarray) -> Batch:
 # ---- the steps -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_deaf", [False, True])
-@pytest.mark.parametrize(("candidates", "silent"), [(1, ()), (3, (1, 5))])
+@pytest.mark.parametrize(("candidates", "silent", "is_deaf"), [(1, (), False), (3, (1, 5), False), (3, (), True)])
 @pytest.mark.parametrize("name", RIVALS)
 def test_steps_equal_the_forward_pass_chunk_after_chunk(
     rivals: Any, writing: ModuleType, stepping: ModuleType, name: str, candidates: int, silent: tuple[int, ...],
@@ -124,7 +123,7 @@ def test_steps_equal_the_forward_pass_chunk_after_chunk(
     while (step := planner.next_task()) is not None:
         task, past = step
         written = write_chunk(
-            network, past, task, settings, rng, weigh=True, most_notes=90, steppers=stepping.any_stepper
+            network, past, task, settings, rng, weigh=True, most_notes=60, steppers=stepping.any_stepper
         )
         for candidate in (c for c in written if c.finished and len(c.rows)):
             batch = window_of(planner, task, candidate.rows)
@@ -132,7 +131,7 @@ def test_steps_equal_the_forward_pass_chunk_after_chunk(
             assert float(losses.double().sum()) / len(candidate.rows) == pytest.approx(candidate.nll, abs=1e-4)
             compared, lengths = compared + 1, lengths | {len(candidate.rows)}
         planner.remember(written[-1].rows, len(task.bar_positions))
-    assert compared >= 2 * candidates and max(lengths) > 15
+    assert compared >= candidates and max(lengths) > 15
 
 
 @pytest.mark.parametrize("name", RIVALS)
@@ -215,11 +214,11 @@ def test_a_song_is_continued_by_its_own_voices(rivals: Any, writing: ModuleType,
     cut = example("songs", score.read(song), 12, 10)
     assert cut is not None
     network, config = talkative(rivals, name), config_of(name)
-    music, again, other = (writing.continue_song(network, config, cut, 20.0, seed) for seed in (0, 0, 1))
+    music, again, other = (writing.continue_song(network, config, cut, 12.0, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(music.rows, again.rows)
     assert not np.array_equal(music.rows, other.rows)
-    assert music.seconds == pytest.approx(20.0, abs=1.1) and music.bars == 10
-    assert len(music.rows) > 20 and music.rows[:, BAR].max() < 10
+    assert music.seconds == pytest.approx(12.0, abs=1.1) and music.bars == 6
+    assert len(music.rows) > 20 and music.rows[:, BAR].max() < 6
     np.testing.assert_array_equal(music.rows, tokens.sort_rows(music.rows))
     voices = {tuple(voice) for voice in tokens.voice_ids(cut.song.score).tolist()}
     assert {tuple(v) for v in music.rows[:, [tokens.PROGRAM, tokens.INSTANCE]].tolist()} <= voices
@@ -234,25 +233,15 @@ def test_a_long_song_is_written_chunk_by_chunk_to_its_length(
     assert sum(chunk.bars for chunk in wrote) == 30 and all(chunk.wall_s > 0 for chunk in wrote)
 
 
-def test_a_silent_chunk_stays_silent(rivals: Any, writing: ModuleType, song: Path) -> None:
-    network = talkative(rivals, "gru")
-    with torch.no_grad():
-        network.heads.out[tokens.HEAD_ORDER.index(BAR)].bias[-1] = 1000.0  # every chunk ends at once
-    cut = example("songs", score.read(song), 12, 10)
-    assert cut is not None
-    music = writing.continue_song(network, config_of("gru"), cut, 20.0, 0)
-    assert music.rows.shape == (0, 8) and music.bars == 10
-
-
 # ---- judging ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "is_alone"), [("ours", False), ("decoder_only", True)])
-def test_a_trained_network_is_judged(rivals: Any, tmp_path: Path, name: str, is_alone: bool) -> None:
-    judging, network = rivals("judging"), talkative(rivals, name)
-    save_model(tmp_path / "run", network.state_dict(), config_of(name))
+def test_a_trained_network_is_judged(rivals: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judging = rivals("judging")
+    monkeypatch.setattr(judging, "QUESTIONS", 1)
+    save_model(tmp_path / "run", talkative(rivals, "gru").state_dict(), config_of("gru"))
     files = [
-        write_song(tmp_path / source / f"{number}.mid", bars=80, seed=number + 10 * len(source))
+        write_song(tmp_path / source / f"{number}.mid", bars=76, seed=number + 10 * len(source))
         for source in ("one", "three")
         for number in range(2)
     ]
@@ -261,16 +250,17 @@ def test_a_trained_network_is_judged(rivals: Any, tmp_path: Path, name: str, is_
     lines = [f"{path.parent.name},{path.name},{path.stem}-{path.parent.name},valid" for path in files]
     splits.write_text("\n".join(["source,file,group,split", *lines]) + "\n")
     prepare(folders, tmp_path / "shards", splits=splits, jobs=1)
-    found = judging.judge(tmp_path / "run", is_alone, tmp_path / "shards", folders, splits, windows=2, songs=3)
+    found = judging.judge(tmp_path / "run", True, tmp_path / "shards", folders, splits, windows=2, songs=2)
     assert all(set(figure["by_source"]) == {"one", "three"} for figure in found.values())
-    assert found["nll"]["songs"] == 4 and found["overlap_share"]["songs"] == 3
+    assert found["nll"]["songs"] == 4 and found["overlap_share"]["songs"] == 2
     fields = [figure["mean"] for title, figure in found.items() if title.startswith("nll_")]
     assert len(fields) == 8 and sum(fields) == pytest.approx(found["nll"]["mean"])
-    assert found["choice"]["songs"] == 8 and 0 <= found["choice"]["mean"] <= 1
+    assert found["choice"]["songs"] == 4 and 0 <= found["choice"]["mean"] <= 1
     assert 0 < found["overlap"]["mean"] < found["overlap_real"]["mean"] <= 1
     assert found["overlap_share"]["low"] <= found["overlap_share"]["mean"] <= found["overlap_share"]["high"] < 1
-    heard = judging.foreseen(network, config_of(name), dataset.load_split(tmp_path / "shards", "valid"), 2, 0)
-    assert (heard["nll"]["mean"] == pytest.approx(found["nll"]["mean"])) == (not is_alone)
+    sources = dataset.load_split(tmp_path / "shards", "valid")
+    hearing = judging.foreseen(*judging.ready(tmp_path / "run", False), sources, 2, 0)
+    assert hearing["nll"]["mean"] != pytest.approx(found["nll"]["mean"], abs=1e-3)
 
 
 def test_generation_is_measured(rivals: Any, tmp_path: Path, song: Path) -> None:
