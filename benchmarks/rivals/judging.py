@@ -1,7 +1,7 @@
 """What trained networks are worth: how well they foresee music, how near their own comes to songs, what it costs.
 
 `judge` is for a process of its own (speed.alone), `generation` begins some itself; both give plain dictionaries. The
-figures are those of midiex.evaluation, each a mean with equal weight a source and the interval of its bootstrap.
+figures are those of midiex.evaluation, each a mean and the interval of its bootstrap.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def judge(
     songs: int = 16,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All figures of the network that was trained into a folder, by name: mean, low, high, songs, by_source.
+    """All figures of the network that was trained into a folder, by name: mean, low, high, songs, by_source, and `each`
+    song's value by source, to be paired with that of another network.
 
     `windows` a source of the shards' split are foreseen; `songs` of the folders `midi`, each named as its source, of
     the same split by the table `splits`, are continued.
@@ -65,8 +66,9 @@ def ready(folder: str | Path, is_alone: bool) -> tuple[NoteModel, Config]:
     return deafen(network) if is_alone else network, config
 
 
-def _figure(values: Values) -> dict[str, Any]:
-    return asdict(pooled(values)) | {"by_source": by_source(values)}
+def _figure(values: Values, pools: Values) -> dict[str, Any]:
+    """`pools` are those inside which songs are drawn anew, and which weigh the same."""
+    return asdict(pooled(pools)) | {"by_source": by_source(values), "each": values}
 
 
 # ---- foreseeing ------------------------------------------------------------------------------------------------------
@@ -75,7 +77,7 @@ def _figure(values: Values) -> dict[str, Any]:
 def foreseen(network: NoteModel, config: Config, sources: list[Songs], each: int, seed: int) -> dict[str, Any]:
     """Nats a note, of all fields (`nll`) and of each (`nll_pitch` …), in one window of each of the first songs of every
     source; how often the true next chunk is found likeliest among foils (`choice`), and how often it is the one that
-    the music before makes likelier by most (`recognised`)."""
+    the music before makes likelier by most (`recognised`). Every source weighs the same."""
     values: dict[str, dict[str, list[Any]]] = {}
     for songs in sources:
         pairs = [
@@ -93,7 +95,7 @@ def foreseen(network: NoteModel, config: Config, sources: list[Songs], each: int
             costs = likelihood.choose(network, config, question)
             for name, cost in zip(("choice", "recognised"), costs, strict=True):
                 values.setdefault(name, {}).setdefault(songs.source, []).append(float(cost.argmin() == 0))
-    return {name: _figure(found) for name, found in values.items()}
+    return {name: _figure(found, found) for name, found in values.items()}
 
 
 def _music(song: Song) -> Excerpt:
@@ -129,7 +131,7 @@ def _cut(source: str, path: Path) -> Example | None:
 def continued(network: NoteModel, config: Config, cuts: Sequence[Example], seed: int) -> dict[str, Any]:
     """How much of what the network writes overlaps with a song's own next minute (`overlap`), how much of the song's
     minute after that does (`overlap_real`), and the ratio of both, song by song (`overlap_share`); notes a second of
-    both."""
+    both. Every song weighs the same: few sources have more than one."""
     values: dict[str, dict[str, list[float]]] = {}
     for cut in cuts:
         music = continue_song(network, config, cut, CONTINUATION_S, seed)
@@ -137,7 +139,7 @@ def continued(network: NoteModel, config: Config, cuts: Sequence[Example], seed:
         density = {f"notes_per_s{name}": len(m.rows) / m.seconds for name, m in (("", music), ("_real", cut.truth))}
         for name, value in {"overlap": own, "overlap_real": real, "overlap_share": own / real, **density}.items():
             values.setdefault(name, {}).setdefault(cut.source, []).append(value)
-    return {name: _figure(found) for name, found in values.items()}
+    return {name: _figure(found, {"all": sum(found.values(), [])}) for name, found in values.items()}
 
 
 # ---- what it costs ---------------------------------------------------------------------------------------------------
@@ -151,8 +153,8 @@ def generation(
     seed: int = 0,
 ) -> list[dict[str, float]]:
     """What so many minutes of new music after a song cost, each length in a process of its own and on one thread:
-    `minutes`, `notes`, `notes_per_s` of writing chunks after the first, `peak_mb` of memory above what the loaded
-    network takes."""
+    `minutes`, `notes`, `notes_per_s` of writing chunks after the first, `notes_per_cpu_s` where others have the core as
+    well, and `peak_mb` of memory above what the loaded network takes."""
     return [alone(generated, folder, is_alone, length, song, seed, threads=1, seed=seed) for length in minutes]
 
 
@@ -163,11 +165,12 @@ def generated(folder: str | Path, is_alone: bool, minutes: float, song: Path, se
     with contextlib.suppress(OSError):  # Linux: the peak is counted from now on
         Path("/proc/self/clear_refs").write_text("5")
     loaded_mb = peak_mb()
-    chunks = [(len(chunk.rows), chunk.wall_s) for chunk in long_song(network, config, song, 60 * minutes, seed)]
-    notes, wall_s = (sum(column) for column in zip(*chunks[1:], strict=True))
+    chunks = list(long_song(network, config, song, 60 * minutes, seed))
+    notes = sum(len(chunk.rows) for chunk in chunks[1:])
     return {
         "minutes": minutes,
-        "notes": notes + chunks[0][0],
-        "notes_per_s": notes / wall_s,
+        "notes": notes + len(chunks[0].rows),
+        "notes_per_s": notes / sum(chunk.wall_s for chunk in chunks[1:]),
+        "notes_per_cpu_s": notes / sum(chunk.cpu_s for chunk in chunks[1:]),
         "peak_mb": peak_mb() - loaded_mb,
     }
