@@ -191,7 +191,6 @@ class RunningStepper(Stepper):
 
     def __init__(self, past: RunningPast, task: Task, candidates: int):
         super().__init__(past.model, task, candidates)
-        self.past = past
         self.begin = self.begin + np.stack([numbers(past.carried), np.zeros_like(self.begin[0])])
         self.start_times = self.key_times
         if len(past.carried_at):
@@ -234,27 +233,30 @@ class DecoderStepper(RunningStepper):
         size = past.model.size
         self.weights = _decoder(past.model)
         self.heads = candidates, size.n_heads, size.head_dim
+        self.known = past.keys.shape[2]
+        self.kept = list(zip(past.keys.transpose(2, 3).contiguous(), past.values, strict=True))
         shape = (size.decoder_layers, candidates, size.n_heads, longest + 2, size.head_dim)
         self.keys, self.values = room(shape), room(shape)  # read only where a step has written
 
     def _layers(self, x: np.ndarray, heard: np.ndarray, angles: Angles) -> np.ndarray:
         cos, sin = (np.stack(both, 1)[:, :, None] for both in zip(angles.query, angles.key, strict=True))
-        until, weights, known = self.at + 1, self.weights, self.past.keys.shape[2]
+        until, weights = self.at + 1, self.weights
         x = x + _times(heard, weights.heard)
         for i, layer in enumerate(weights.layers):
             qkv = _times(_normed(x), layer.qkv).reshape(len(x), 3, *self.heads[1:])
             _rotate(qkv[:, :2], cos, sin)
             self.keys[i, :, :, self.at], self.values[i, :, :, self.at] = qkv[:, 1], qkv[:, 2]
             query = torch.from_numpy(qkv[:, 0]).transpose(0, 1)  # (H, K, E): what is kept is the same for all
-            of_kept = torch.bmm(query, self.past.keys[i].transpose(1, 2)).transpose(0, 1).numpy()  # (K, H, M)
+            keys, values = self.kept[i]
+            of_kept = torch.bmm(query, keys).transpose(0, 1).numpy()  # (K, H, M)
             of_own = np.matmul(qkv[:, 0, :, None], self.keys[i, :, :, :until].swapaxes(2, 3))[:, :, 0]  # (K, H, T)
             odds = np.concatenate([of_kept, of_own], 2)
             odds -= np.maximum.reduce(odds, 2, keepdims=True)
             np.exp(odds, odds)
             odds /= np.add.reduce(odds, 2, keepdims=True)
-            on_kept = torch.from_numpy(odds[:, :, :known]).transpose(0, 1)
-            y = torch.bmm(on_kept, self.past.values[i]).transpose(0, 1).numpy()
-            y = y + np.matmul(odds[:, :, None, known:], self.values[i, :, :, :until])[:, :, 0]
+            on_kept = torch.from_numpy(odds[:, :, : self.known]).transpose(0, 1)
+            y = torch.bmm(on_kept, values).transpose(0, 1).numpy()
+            y = y + np.matmul(odds[:, :, None, self.known :], self.values[i, :, :, :until])[:, :, 0]
             x = x + _normed(_times(y.reshape(x.shape), layer.out)) * layer.out_gain
             gate, value = np.split(_times(_normed(x), layer.inner), 2, 1)
             x = x + _normed(_times(gate / (1 + np.exp(-gate)) * value, layer.forward_out)) * layer.forward_gain
