@@ -54,8 +54,8 @@ def writing(rivals: Any) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def stepping(rivals: Any) -> ModuleType:
-    return rivals("stepping")
+def pasts(rivals: Any) -> ModuleType:
+    return rivals("pasts")
 
 
 def config_of(name: str) -> Config:
@@ -111,7 +111,7 @@ def window_of(planner: Any, task: Task, rows: np.ndarray) -> Batch:
 @pytest.mark.parametrize(("candidates", "silent", "is_deaf"), [(1, (), False), (3, (1, 5), False), (3, (), True)])
 @pytest.mark.parametrize("name", RIVALS)
 def test_steps_equal_the_forward_pass_chunk_after_chunk(
-    rivals: Any, writing: ModuleType, stepping: ModuleType, name: str, candidates: int, silent: tuple[int, ...],
+    rivals: Any, writing: ModuleType, pasts: ModuleType, name: str, candidates: int, silent: tuple[int, ...],
     is_deaf: bool,
 ) -> None:  # fmt: skip
     """Of what is written and of what was written before, with conditions, echoes and habits."""
@@ -122,9 +122,7 @@ def test_steps_equal_the_forward_pass_chunk_after_chunk(
     settings, compared, lengths = replace(PLAIN, candidates=candidates), 0, set()
     while (step := planner.next_task()) is not None:
         task, past = step
-        written = write_chunk(
-            network, past, task, settings, rng, weigh=True, most_notes=60, steppers=stepping.any_stepper
-        )
+        written = write_chunk(network, past, task, settings, rng, weigh=True, most_notes=60, steppers=pasts.any_stepper)
         for candidate in (c for c in written if c.finished and len(c.rows)):
             batch = window_of(planner, task, candidate.rows)
             losses = heard(rivals("networks").plain(batch) if is_deaf else batch)[-len(candidate.rows) - 1 :]
@@ -158,12 +156,12 @@ def test_a_step_can_be_taken_again(rivals: Any, writing: ModuleType, name: str) 
 
 @pytest.mark.parametrize("name", ["lstm_attention", "decoder_only"])
 def test_what_is_old_is_forgotten(
-    rivals: Any, writing: ModuleType, stepping: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+    rivals: Any, writing: ModuleType, pasts: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The latest notes are kept as they are, so many and no more."""
     network = talkative(rivals, name)
     whole = planner_of(writing, network).past
-    monkeypatch.setattr(stepping, "WINDOW_NOTES", 50)
+    monkeypatch.setattr(pasts, "WINDOW_NOTES", 50)
     short = planner_of(writing, network).past
     if name == "lstm_attention":
         assert len(whole.memory) > 120 and len(short.memory) == 51

@@ -29,7 +29,7 @@ from midiex.model import Batch, ChunkTransformer, NoteModel
 from midiex.planner import MANY_CHUNKS, KnownChunk, Plan, Planner
 from midiex.tokens import MICRO_PER_BEAT, moved
 
-from .stepping import LstmPast, RunningPast, any_stepper, past_of
+from .pasts import LstmPast, RunningPast, any_stepper, past_of
 
 SURE = 1e6  # nats by which a deafened network believes itself
 
