@@ -45,7 +45,7 @@ def test_every_network_is_searched_alike() -> None:
     best = training.Settings()
     for is_recurrent in (False, True):
         tried = [best_of for stage in range(3) for best_of in training.candidates(best, stage, is_recurrent)]
-        assert len(tried) == 7 + is_recurrent
+        assert len(tried) == 8 + is_recurrent
         assert len(set(tried)) == len(tried)
     assert best in training.candidates(best, 0, False)
 

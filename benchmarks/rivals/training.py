@@ -77,12 +77,12 @@ def train_run(run: Run, shards: Path, out: Path, valid_every_s: float = 120.0) -
 
 
 def candidates(best: Settings, stage: int, is_recurrent: bool) -> list[Settings]:
-    """What a stage of the search tries beside the best so far: seven runs for every network, and one more for recurrent
+    """What a stage of the search tries beside the best so far: eight runs for every network, and one more for recurrent
     ones, whose gradients may do better not to reach all the way back."""
     if stage == 0:
         return [replace(best, optimizer=optimizer, notes_per_batch=notes)
                 for optimizer in ("muon", "adamw") for notes in (USUAL_NOTES, 4 * USUAL_NOTES)]  # fmt: skip
     if stage == 1:
-        return [replace(best, lr=best.lr * factor) for factor in (0.4, 2.5)]
+        return [replace(best, lr=best.lr * factor) for factor in (0.4, 2.5, 6.25)]
     clipped = [replace(best, grad_clip=0.25)]
     return [*clipped, replace(best, bptt_notes=BPTT_NOTES)] if is_recurrent else clipped
