@@ -9,8 +9,8 @@ of the same songs as in midiex.train.validate. It is not quite the same quantity
 
 - Places (12 a beat), velocities (32), programs and pitches have the same bins, one for one. Of 48 lengths REMI tells 39
   apart (its grid is the twelfth up to 4 beats, the quarter up to 12, the beat up to 32). It drops micro-offsets (8, not
-  the middle one in 16 % of the notes of the corpus) and instances (8, not the first in 38 %): set beside it midiex's sum
-  without these two fields, which valid.csv has.
+  the middle one in 16 % of the notes of the corpus) and instances (8, not the first in 38 %): beside it stands midiex's
+  sum without these two fields, which valid.csv has.
 - REMI has to foresee meters, which midiex's networks are told, as they are the tempo and the place before the end; they
   pay for the end of each chunk, where REMI pays for each bar but not for the window's end.
 - Before each note REMI's network sees all of the window so far, and the chunks that a window remembers from earlier.
