@@ -248,6 +248,19 @@ def test_a_token_hears_only_those_before_it_in_its_window(remi: ModuleType, word
     torch.testing.assert_close(nats[8:], alone)
 
 
+def test_begins_with_what_can_be_counted(remi: ModuleType, words: ModuleType) -> None:
+    torch.manual_seed(0)
+    network = remi.TokenModel(tiny_config(), 50)
+    tokens = torch.from_numpy(
+        np.random.default_rng(0).choice(50, 4000, p=np.arange(50) ** 4 / (np.arange(50) ** 4).sum())
+    )
+    network.begin_with(tokens)
+    share = np.bincount(tokens.numpy(), minlength=50) / 4000
+    entropy = -float((share[share > 0] * np.log(share[share > 0])).sum())
+    assert float(network(batch_of(words, [tokens.tolist()])).mean()) == pytest.approx(entropy, abs=0.1)
+    assert entropy < 0.8 * np.log(50)
+
+
 def test_learns_to_copy(remi: ModuleType, words: ModuleType) -> None:
     """Sequences whose second half repeats the first, which is random: only context can tell it."""
     torch.manual_seed(0)
@@ -296,7 +309,7 @@ def test_a_run_writes_midiex_s_logs_and_goes_on(
     assert log[: len(begun)] == begun and len(log) > len(begun)
     assert list(log[0]) == ["step", "notes", "wall_s", "loss", "notes_per_s", "lr_share", "grad_norm"]
     assert int(begun[-1]["notes"]) >= 1000 and int(log[-1]["notes"]) >= 4000
-    assert float(log[-1]["loss"]) < 0.9 * float(log[0]["loss"])
+    assert float(log[-1]["loss"]) < 0.97 * float(log[0]["loss"])
     assert {"step", "notes", "source", "all"} <= set(valid[0])
     last = [float(line["all"]) for line in valid[-3:]]
     assert {line["source"] for line in valid[-3:]} == {"bands", "meters", "pianos"}

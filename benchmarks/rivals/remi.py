@@ -24,6 +24,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ from . import sizes
 from .remi_tokens import MERGES_FILE, TokenBatch, TokenDataset, TokenWindow, prepare, remi, validation
 
 ROTARY_BASE = 10_000.0
+COUNTED = 20  # batches
 SAVE_EVERY_S = 300.0
 # Layers of each and their inner width, by scale: so that all have about as many parameters as midiex's own
 LAYERS = {
@@ -79,6 +81,12 @@ class TokenModel(nn.Module):
         self.register_buffer("periods", ROTARY_BASE ** (torch.arange(pairs) / pairs), persistent=False)
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.zeros_(self.out.bias)
+
+    def begin_with(self, tokens: Tensor) -> None:
+        """Foresee each token as often as it is among these, so that no training is spent on what can be counted."""
+        counts = torch.bincount(tokens, minlength=self.out.out_features) + 0.1
+        with torch.no_grad():
+            self.out.bias.copy_((counts / counts.sum()).log())
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Nats of each token that is to be foreseen, one after another."""
@@ -150,7 +158,9 @@ def train_on(
     sources = load_split(data, "valid")
     heard = validation(sources, config.train.window_chunks, tokenizer)
     torch.manual_seed(config.train.seed)
-    run = Run(TokenModel(config, len(tokenizer)).to(device), config.train, minutes)
+    network = TokenModel(config, len(tokenizer))
+    network.begin_with(torch.cat([part.rows for parts, *_ in islice(dataset.batches(), COUNTED) for part in parts]))
+    run = Run(network.to(device), config.train, minutes)
     position = run.restore(out, config) if (out / STATE_FILE).exists() else (0, 0)
     if run.share_done >= 1:
         return _pooled(validate(run, heard, sources, device))
