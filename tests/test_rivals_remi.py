@@ -257,7 +257,7 @@ def test_begins_with_what_can_be_counted(remi: ModuleType, words: ModuleType) ->
     network.begin_with(tokens)
     share = np.bincount(tokens.numpy(), minlength=50) / 4000
     entropy = -float((share[share > 0] * np.log(share[share > 0])).sum())
-    assert float(network(batch_of(words, [tokens.tolist()])).mean()) == pytest.approx(entropy, abs=0.1)
+    assert float(network(batch_of(words, [tokens.tolist()])).detach().mean()) == pytest.approx(entropy, abs=0.1)
     assert entropy < 0.8 * np.log(50)
 
 
@@ -302,17 +302,17 @@ def test_a_run_writes_midiex_s_logs_and_goes_on(
     def go_on(notes: int) -> float:
         return remi.train_remi(bpe, 10, 1, shards, tmp_path, 1e9, merges=merges, max_notes=notes, **options)
 
-    go_on(1000)
+    early = go_on(1000)
     begun = lines(tmp_path / train.LOG_FILE)
     pooled = go_on(4000)
     log, valid = lines(tmp_path / train.LOG_FILE), lines(tmp_path / train.VALID_FILE)
     assert log[: len(begun)] == begun and len(log) > len(begun)
     assert list(log[0]) == ["step", "notes", "wall_s", "loss", "notes_per_s", "lr_share", "grad_norm"]
     assert int(begun[-1]["notes"]) >= 1000 and int(log[-1]["notes"]) >= 4000
-    assert float(log[-1]["loss"]) < 0.97 * float(log[0]["loss"])
+    assert pooled < 0.97 * early
     assert {"step", "notes", "source", "all"} <= set(valid[0])
     last = [float(line["all"]) for line in valid[-3:]]
     assert {line["source"] for line in valid[-3:]} == {"bands", "meters", "pianos"}
-    assert pooled == pytest.approx(np.mean(last), abs=1e-3) and pooled < float(log[0]["loss"])
+    assert pooled == pytest.approx(np.mean(last), abs=1e-3)
     assert go_on(4000) == pytest.approx(pooled)  # there is nothing left to do
     assert lines(tmp_path / train.LOG_FILE) == log
