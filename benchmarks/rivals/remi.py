@@ -54,6 +54,7 @@ from .remi_tokens import MERGES_FILE, TokenBatch, TokenDataset, TokenWindow, pre
 
 ROTARY_BASE = 10_000.0
 COUNTED = 20  # batches
+LR = 0.01  # after two minutes of a core far ahead of 0.001, with which midiex's own learns
 SAVE_EVERY_S = 300.0
 # Layers of each and their inner width, by scale: so that all have about as many parameters as midiex's own
 LAYERS = {
@@ -129,7 +130,7 @@ def train_remi(
     `merges` is the file that `prepare` wrote; without it, merges are learned first. Further keywords, such as lr and
     notes_per_batch, replace values of the section `train` of the config.
     """
-    chosen = config("remi_bpe" if bpe else "remi", scale, **{"max_notes": 10**9, "seed": seed} | train)
+    chosen = config("remi_bpe" if bpe else "remi", scale, **{"max_notes": 10**9, "seed": seed, "lr": LR} | train)
     return train_on(chosen, _tokenizer(bpe, data, Path(out), merges), minutes, data, Path(out), valid_every_s, clock)
 
 
