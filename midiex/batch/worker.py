@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MidiexError
+from ..errors import BadInput, MidiexError
 from .inputs import read
 from .jobs import DONE, FAILED, REFUSED, Job, Outcome, Settings
 
@@ -43,6 +43,7 @@ class Maker:
         begun = time.perf_counter()
         if job.item.problem:
             return Outcome(REFUSED, f"{job.item.url} cannot be used: {job.item.problem}.")
+        folder = ""
         try:
             data = read(job.item.url)
             with tempfile.TemporaryDirectory(prefix="midiex-") as folder:
@@ -50,9 +51,10 @@ class Maker:
                 song.write_bytes(data)
                 made, music_s = self._make(song, job)
                 outputs = {place: _deliver(path, job.settings.out, place) for place, path in made.items()}
-        except MidiexError as error:
-            reason = str(error).replace(f"{folder}{os.sep}", "") if "folder" in locals() else str(error)
-            return Outcome(REFUSED, reason)
+        except BadInput as error:
+            return Outcome(REFUSED, str(error).replace(f"{folder}{os.sep}", ""))
+        except MidiexError as error:  # something is missing here, not in the song
+            return Outcome(FAILED, str(error))
         except MemoryError:
             return Outcome(FAILED, f"{job.item.url} needs more memory than it may have; allow more with --memory.")
         except Exception as error:  # whatever it is, the other songs go on
