@@ -16,6 +16,7 @@ from .isolated import Worker
 from .jobs import FAILED, Job, Limits, Outcome
 
 RETRIES = 3  # of a job whose worker was lost
+ANSWER_S = 10.0  # that a scheduler has to answer
 _kept = threading.local()
 
 
@@ -32,7 +33,7 @@ class Cluster:
             ) from None
         self.limits = limits
         try:
-            self.client = Client(scheduler or None, timeout=20)
+            self.client = Client(scheduler or None, timeout=ANSWER_S)
         except (OSError, ValueError, TimeoutError) as error:
             raise BadInput(f"No Dask scheduler answers at {scheduler} ({error}); check its address.") from None
 
