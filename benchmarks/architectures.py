@@ -7,6 +7,8 @@ python benchmarks/architectures.py train --data SHARDS --runs RUNS --alone     w
 python benchmarks/architectures.py speed --data SHARDS                         notes a second in training
 python benchmarks/architectures.py memory --data SHARDS                        of training, by chunks of context
 
+python benchmarks/architectures.py judge --data SHARDS --runs RUNS --midi FOLDERS --splits splits.csv
+python benchmarks/architectures.py generation --runs RUNS                      speed and memory of writing
 python benchmarks/architectures.py curves --runs RUNS                          nats a note by time and by notes
 python benchmarks/architectures.py page                                        docs/why-encoder-decoder.md from all that
 
@@ -135,6 +137,46 @@ def memory(args: argparse.Namespace) -> None:
     report("architectures_memory", rows)
 
 
+def judge(args: argparse.Namespace) -> None:
+    from rivals.judging import judge as measure
+
+    runs = _trained(args.runs)
+    tasks = [(folder, alone, args.data, args.midi, args.splits) for folder, alone in runs]
+    figures = {}
+    for (folder, *_), found in side_by_side(measure, tasks, args.jobs, "judging"):
+        figures[folder.name] = found
+    rows = []
+    for name in sorted(figures):
+        own = figures[name]
+        row = {"run": name, "nats a note": _told(own["nll"]), "true next among four": _told(own["choice"]),
+               "by what the past takes off": _told(own["recognised"]),
+               "overlap, share of real": _told(own["overlap_share"])}  # fmt: skip
+        rows.append(
+            row
+            | {"notes/s written (real)": f"{own['notes_per_s']['mean']:.1f} ({own['notes_per_s_real']['mean']:.1f})"}
+        )
+    report("architectures_judged", rows, figures=figures)
+
+
+def _told(figure: dict[str, Any]) -> str:
+    return f"{figure['mean']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+
+
+def generation(args: argparse.Namespace) -> None:
+    from rivals.judging import generation as measure
+
+    rows = []
+    for folder, alone in tqdm([run for run in _trained(args.runs) if run[0].name.endswith("seed0")], unit=" runs"):
+        rows += [{"run": folder.name, **found} for found in measure(folder, alone)]
+    report("architectures_generation", rows)
+
+
+def _trained(runs: Path) -> list[tuple[Path, bool]]:
+    """Folders of trainings, and whether echoes and habits were kept from them."""
+    folders = sorted(path.parent for path in runs.glob("*/model.safetensors"))
+    return [(folder, json.loads((folder / "run.json").read_text())["alone"]) for folder in folders]
+
+
 def curves(args: argparse.Namespace) -> None:
     from rivals.curves import curves as gather
 
@@ -175,6 +217,12 @@ def main() -> None:
             command.add_argument("--alone", action="store_true", help="without echoes and habits")
         if function is memory:
             command.add_argument("--chunks", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    judging = commands.add_parser("judge", parents=[shared, kept], help="what trained networks are worth")
+    judging.add_argument("--midi", type=Path, nargs="+", required=True, help="folders of MIDI, named as the sources")
+    judging.add_argument("--splits", type=Path, required=True, help="table of which song is of which split")
+    judging.set_defaults(function=judge)
+    writing = commands.add_parser("generation", parents=[kept], help="what writing costs")
+    writing.set_defaults(function=generation)
     gathering = commands.add_parser("curves", parents=[kept], help="gather what trainings logged")
     gathering.set_defaults(function=curves)
     drawing = commands.add_parser("page", help="write docs/why-encoder-decoder.md")

@@ -7,6 +7,7 @@ what the task says.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -142,6 +143,18 @@ def _one_of(weights: list[float], top_p: float, draw: float) -> int:
     return kept[-1][0]  # sums are rounded
 
 
+def stepper_for(
+    engine: str, model: ChunkTransformer, memory: Memory, task: Task, candidates: int, longest: int
+) -> Stepper:
+    """What takes the steps of a chunk: `engine` is torch, onnx, or auto for onnx where it is installed.
+
+    Raises MissingPart for onnx where it is not.
+    """
+    if engine == "torch" or (engine == "auto" and not onnx_stepper.is_installed()):
+        return TorchStepper(model, memory, task, candidates, longest)
+    return onnx_stepper.OnnxStepper(model, memory, task, candidates, longest)
+
+
 @torch.inference_mode()
 def write_chunk(
     model: ChunkTransformer,
@@ -151,6 +164,7 @@ def write_chunk(
     rng: np.random.Generator,
     most_notes: int = MAX_CHUNK_NOTES,
     weigh: bool = False,
+    steppers: Callable[..., Stepper] = stepper_for,
 ) -> list[Candidate]:
     """`config.candidates` versions of the chunk, sampled side by side, of at most `most_notes` free notes each.
 
@@ -158,12 +172,13 @@ def write_chunk(
     chosen and when what is chosen lies beyond it. Before it, an onset is kept as often as the model expects a free
     voice there, and else drawn anew, up to `config.redraws` times: where it expects another, that has nothing to play.
 
-    With `weigh` candidates tell how likely the model found them; what is written is the same.
+    With `weigh` candidates tell how likely the model found them; what is written is the same. `steppers` makes what
+    takes the steps, as `stepper_for` does: networks of other kinds bring their own, and a `memory` that these know.
     """
     count, longest = config.candidates, most_notes + len(task.fixed)
     state = State(task.grammar, task.bar_positions, count, task.final, task.runs)
     fixed = _Fixed(task.fixed, count)
-    stepper = stepper_for(config.engine, model, memory, task, count, longest)
+    stepper = steppers(config.engine, model, memory, task, count, longest)
     listeners = [Listener(task.heard) for _ in range(count)]
     growing = [Habits(task.recalled.habits) for _ in range(count)]
     choices = Choices(model.heads, task.recalled, config.habits)
@@ -306,18 +321,6 @@ def write_chunk(
         )
         for k in range(count)
     ]
-
-
-def stepper_for(
-    engine: str, model: ChunkTransformer, memory: Memory, task: Task, candidates: int, longest: int
-) -> Stepper:
-    """What takes the steps of a chunk: `engine` is torch, onnx, or auto for onnx where it is installed.
-
-    Raises MissingPart for onnx where it is not.
-    """
-    if engine == "torch" or (engine == "auto" and not onnx_stepper.is_installed()):
-        return TorchStepper(model, memory, task, candidates, longest)
-    return onnx_stepper.OnnxStepper(model, memory, task, candidates, longest)
 
 
 def _share_of_free(choices: Choices, states: np.ndarray, told: list[Told], state: State) -> np.ndarray:

@@ -69,6 +69,10 @@ def train_run(run: Run, shards: Path, out: Path, valid_every_s: float = 120.0) -
         shards, out, of_run, build=builder(run.name, run.alone, settings.bptt_notes), max_minutes=run.minutes,
         valid_every_s=valid_every_s, save_every_s=120.0, clock=time.process_time,
     )  # fmt: skip
+    if not valid:  # it was complete before
+        from .curves import curve
+
+        return curve(out).nats[-1]
     return valid["pooled"]
 
 
