@@ -118,7 +118,11 @@ def _exists(out: str) -> Callable[[str], bool]:
     import fsspec
 
     filesystem, root = fsspec.core.url_to_fs(out)
-    return lambda place: bool(filesystem.isfile(f"{root.rstrip('/')}/{place}"))
+    try:
+        there = set(filesystem.find(root))  # asked once: ten thousand questions would take minutes
+    except OSError:
+        there = set()
+    return lambda place: f"{root.rstrip('/')}/{place}" in there
 
 
 def run(
