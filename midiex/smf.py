@@ -18,6 +18,7 @@ from .errors import BadInput
 
 MAX_FILE_BYTES = 16 * 2**20
 MAX_EVENTS = 1_000_000  # about half a GiB of memory
+MAX_TRACKS = 4096  # mido cannot write more than 32,767
 
 
 class RawEvent(UnknownMetaMessage):
@@ -72,6 +73,8 @@ def _parse(data: bytes, path: Path) -> mido.MidiFile:
         raise BadInput(f"{path} is of MIDI file type {file_type}, and only 0, 1 and 2 exist; the file is damaged.")
     if division == 0 or (division < 0 and division & 0xFF == 0):
         raise BadInput(f"{path} has a time division of 0 ticks, so its notes have no time; the file is damaged.")
+    if n_tracks > MAX_TRACKS:
+        raise BadInput(f"{path} announces {n_tracks} tracks, and the limit is {MAX_TRACKS}; join some of them first.")
     tracks: list[mido.MidiTrack] = []
     room = MAX_EVENTS
     while len(tracks) < n_tracks:

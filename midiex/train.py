@@ -148,17 +148,19 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = self.train.lr * self.lr_share
         total, device = 0.0, parts[0].rows.device
+        of_all = _total(notes, device, world)
+        weight = max(1.0, of_all / world)  # processes' gradients are averaged: every note weighs the same in all
         for part in parts:
             with autocast(device):
-                loss = network(part).sum() / max(1, notes)
-            loss.backward()
-            total += loss.item()
+                loss = network(part).sum()
+            (loss / weight).backward()
+            total += loss.item() / max(1, notes)
         self.grad_norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.train.grad_clip))
         for optimizer in self.optimizers:
             optimizer.step()
         self.model.zero_grad(set_to_none=True)
         self.step += 1
-        self.notes += int(_total(notes, device, world))
+        self.notes += int(of_all)
         self._update_ema()
         return total
 

@@ -337,6 +337,10 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     far = [(i * (2**28 - 1), MetaMessage("text", text="")) for i in range(10)]
     assert "tick 24159" in refusal(write_mido(tmp_path / "a.mid", [note(0, 10), far]))
     path = write_mido(tmp_path / "a.mid", [note(0, 10), note(0, 10)])
+    data = path.read_bytes()
+    path.write_bytes(data[:10] + b"\xff\xff" + data[12:])
+    assert "65535 tracks" in refusal(path)
+    path.write_bytes(data)
     monkeypatch.setattr("midiex.smf.MAX_EVENTS", 5)
     assert "more than 5 events" in refusal(path)
     monkeypatch.setattr("midiex.smf.MAX_FILE_BYTES", 30)

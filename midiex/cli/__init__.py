@@ -1,7 +1,7 @@
 """The command line: parsing and printing only. Everything heavy is imported inside the commands.
 
-compose.py holds the commands that write music, perform.py the one that plays while it writes, look.py those that show
-and render it, learn.py those that train, judge.py those that measure.
+compose.py holds the commands that write music, perform.py the one that plays while it writes, many.py those for whole
+folders, look.py those that show and render it, learn.py those that train, judge.py those that measure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import MidiexError
-from . import compose, judge, learn, look, perform
+from . import compose, judge, learn, look, many, perform
 
 EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
 
@@ -41,6 +41,7 @@ def main() -> None:
     midiex fill song.mid --from 0:40 --to 1:00 --tracks piano    write a passage anew for some tracks
     midiex insert song.mid --at 1:20 --seconds 30                make room in the middle
     midiex regenerate song_300s.mid --chunk 7                    write one piece of a result anew
+    midiex batch songs -o long                                   a whole folder, however often it is interrupted
     midiex render song.mid song.flac                             any MIDI file as audio
     midiex plot song.mid --structure                             what comes back, bar by bar
     midiex info song.mid                                         what is in it
@@ -55,6 +56,7 @@ def main() -> None:
 for command in (
     *(compose.extend, compose.fill, compose.insert, compose.regenerate),
     perform.play,
+    *(many.batch, many.convert),
     *(look.render, look.plot, look.info, look.doctor),
     *(learn.prepare, learn.train),
     *(judge.evaluate, judge.mirex),
