@@ -4,6 +4,7 @@ python benchmarks/architectures.py search --data SHARDS --runs RUNS            s
 python benchmarks/architectures.py train --data SHARDS --runs RUNS --seeds 0 1 2
 python benchmarks/architectures.py train --data SHARDS --runs RUNS --scale 12M --minutes 40
 python benchmarks/architectures.py train --data SHARDS --runs RUNS --alone     without echoes and habits
+python benchmarks/architectures.py remi --data SHARDS --runs RUNS              over REMI's tokens, plain and merged
 python benchmarks/architectures.py speed --data SHARDS                         notes a second in training
 python benchmarks/architectures.py memory --data SHARDS                        of training, by chunks of context
 
@@ -104,6 +105,15 @@ def train(args: argparse.Namespace) -> None:
     rows = [{"run": run.label, "nats a note": nats} for (run, *_), nats in
             side_by_side(train_run, tasks, args.jobs, "training")]  # fmt: skip
     print(table(sorted(rows, key=lambda row: row["run"])))
+
+
+def remi(args: argparse.Namespace) -> None:
+    """The decoder over REMI's tokens, plain and merged."""
+    from rivals.training import train_remi_run
+
+    tasks = [(bpe, args.minutes, args.data, args.runs) for bpe in (False, True)]
+    for (bpe, *_), nats in side_by_side(train_remi_run, tasks, args.jobs, "training"):
+        print(f"{'remi_bpe' if bpe else 'remi'}: {nats:.3f} nats a note")
 
 
 def speed(args: argparse.Namespace) -> None:
@@ -217,6 +227,9 @@ def main() -> None:
             command.add_argument("--alone", action="store_true", help="without echoes and habits")
         if function is memory:
             command.add_argument("--chunks", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    tokens = commands.add_parser("remi", parents=[shared, kept], help=remi.__doc__)
+    tokens.add_argument("--minutes", type=float, default=45.0)
+    tokens.set_defaults(function=remi)
     judging = commands.add_parser("judge", parents=[shared, kept], help="what trained networks are worth")
     judging.add_argument("--midi", type=Path, nargs="+", required=True, help="folders of MIDI, named as the sources")
     judging.add_argument("--splits", type=Path, required=True, help="table of which song is of which split")

@@ -48,7 +48,7 @@ def draw(docs: Path) -> Path:
     judged, generation = results("judged").get("rows", []), results("generation").get("rows", [])
     parts = [HEAD, _method(found, results("search"))]
     for scale in ("3M", "12M"):
-        own = [one for one in found if one.scale == scale and not one.alone]
+        own = [one for one in found if one.scale == scale and not one.alone and one.network in _STYLES]
         if own:
             target = pictures / f"learning_{scale}.png"
             _learning(own, f"Learning, {scale} parameters", target)
@@ -69,9 +69,9 @@ def draw(docs: Path) -> Path:
         parts += [JUDGED, table(judged)]
     if generation:
         parts += [GENERATION, table(generation)]
-    remi = results("remi").get("rows", [])
-    if remi:
-        parts += [REMI, table(remi)]
+    tokens = [one for one in found if one.network not in _STYLES]
+    if tokens:
+        parts += [REMI, table(_ends(tokens, speed, "3M")), _without_what_remi_drops(results("judged"))]
     page = docs / "why-encoder-decoder.md"
     page.write_text("\n\n".join(part.strip("\n") for part in parts if part) + "\n")
     return page
@@ -263,6 +263,14 @@ def _memory_ratio(rows: Rows) -> str:
             sentences.append(f"With 16 chunks of context and {written} written midiex's own takes "
                              f"{at['ours'] / at[RIVAL]:.2f} times what the {TITLES[RIVAL]} takes.")  # fmt: skip
     return " ".join(sentences)
+
+
+def _without_what_remi_drops(judged: dict[str, Any]) -> str:
+    for name, figures in judged.get("figures", {}).items():
+        if name == "ours-3M-seed0":
+            nats = figures["nll"]["mean"] - figures["nll_micro"]["mean"] - figures["nll_instance"]["mean"]
+            return f"midiex's own, without micro-offset and instance: {nats:.3f} nats a note."
+    return ""
 
 
 def _picture(target: Path, docs: Path) -> str:

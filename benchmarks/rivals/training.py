@@ -76,6 +76,19 @@ def train_run(run: Run, shards: Path, out: Path, valid_every_s: float = 120.0) -
     return valid["pooled"]
 
 
+def train_remi_run(bpe: bool, minutes: float, shards: Path, runs: Path) -> float:
+    """Trains, or goes on with, the decoder over REMI's tokens in a folder of its own; returns what `train_run` does."""
+    from .curves import curve
+    from .remi import LR, train_remi
+
+    run = Run("remi_bpe" if bpe else "remi", "3M", Settings(lr=LR), minutes)
+    out = runs / run.label
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RUN_FILE).write_text(json.dumps(asdict(run), indent=1) + "\n")
+    train_remi(bpe, minutes, 1, shards, out, valid_every_s=300.0)
+    return curve(out).nats[-1]
+
+
 def candidates(best: Settings, stage: int, is_recurrent: bool) -> list[Settings]:
     """What a stage of the search tries beside the best so far: eight runs for every network, and one more for recurrent
     ones, whose gradients may do better not to reach all the way back."""
