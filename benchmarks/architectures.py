@@ -86,7 +86,8 @@ def search(args: argparse.Namespace) -> None:
     }
     SEARCH.parent.mkdir(exist_ok=True)
     SEARCH.write_text(json.dumps({"machine": machine(), "networks": known}, indent=1) + "\n")
-    rows = [{"network": n, **asdict(settings), "nats a note": nats} for n, (nats, settings) in best.items()]
+    rows = [{"network": n, **asdict(settings), "lr": f"{settings.lr:g}", "nats a note": nats}
+            for n, (nats, settings) in best.items()]  # fmt: skip
     print(table(rows))
 
 

@@ -125,7 +125,8 @@ def _method(found: Sequence[Curve], search: dict[str, Any]) -> str:
     searched = search.get("networks", {})
     tries = [len(one["tried"]) for one in searched.values()]
     tried_s = sum(60 * one["minutes"] * len(one["tried"]) for one in searched.values())
-    rows = [{"network": TITLES[name], **one["settings"], "runs": len(one["tried"])} for name, one in searched.items()]
+    rows = [{"network": TITLES[name], **one["settings"], "lr": f"{one['settings']['lr']:g}", "runs": len(one["tried"])}
+            for name, one in searched.items()]  # fmt: skip
     machine = search.get("machine", {})
     return f"""
 ## Method
