@@ -4,6 +4,7 @@ row, and every sentence with a figure in it is made from the figures."""
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -73,8 +74,14 @@ def draw(docs: Path) -> Path:
     if tokens:
         parts += [REMI, table(_ends(tokens, speed, "3M")), _without_what_remi_drops(results("judged"))]
     page = docs / "why-encoder-decoder.md"
-    page.write_text("\n\n".join(part.strip("\n") for part in parts if part) + "\n")
+    blocks = [block for part in parts for block in part.strip("\n").split("\n\n") if block]
+    page.write_text("\n\n".join(map(_wrapped, blocks)) + "\n")
     return page
+
+
+def _wrapped(block: str) -> str:
+    """A paragraph in lines of like length; headings, tables and pictures as they are."""
+    return block if block[0] in "#|!" else textwrap.fill(" ".join(block.split()), 120, break_on_hyphens=False)
 
 
 HEAD = """
