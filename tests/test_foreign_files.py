@@ -26,13 +26,14 @@ BROKEN = re.compile(r"corrupt|error|broken|invalid|empty", re.IGNORECASE)
 
 def index() -> str:
     """The package index that pip uses, with a slash."""
-    asked = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    if not (asked := os.environ.get("PIP_INDEX_URL") or asked):
-        models = pytest.importorskip("pip._internal.models.index")
-        asked = str(models.PyPI.simple_url)
+    asked = os.environ.get("PIP_INDEX_URL") or _told("-m", "pip", "config", "get", "global.index-url")
+    # in a process of its own: pip's insides bring a distutils along that others in this one do not want
+    asked = asked or _told("-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)")
     return asked.rstrip("/") + "/"
+
+
+def _told(*arguments: str) -> str:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def midi_files(package: str) -> dict[str, bytes]:

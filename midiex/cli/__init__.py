@@ -42,6 +42,7 @@ def main() -> None:
     midiex insert song.mid --at 1:20 --seconds 30                make room in the middle
     midiex regenerate song_300s.mid --chunk 7                    write one piece of a result anew
     midiex batch songs -o long                                   a whole folder, however often it is interrupted
+    midiex convert songs.zip -o audio                            the same, MIDI to audio alone
     midiex render song.mid song.flac                             any MIDI file as audio
     midiex plot song.mid --structure                             what comes back, bar by bar
     midiex info song.mid                                         what is in it

@@ -87,7 +87,14 @@ def batch(
 
 @click.command()
 @_shared
-@click.option("--to", "audio", type=click.Choice(["wav", "flac", "ogg", "mp3"]), default="ogg", show_default=True)
+@click.option(
+    "--to",
+    "audio",
+    type=click.Choice(["wav", "flac", "ogg", "mp3"]),
+    default="ogg",
+    show_default=True,
+    help="Kind of audio file.",
+)
 def convert(inputs: tuple[str, ...], out: str, audio: str, soundfont: Path | None, **how: Any) -> None:
     """Render every MIDI file in folders, globs, zip archives and URLs to audio; what is done is not done again.
 
