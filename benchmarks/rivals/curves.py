@@ -64,9 +64,14 @@ def curve(folder: Path) -> Curve:
 
 
 def curves(runs: Path) -> list[dict[str, Any]]:
-    """Of all trainings under a folder that were validated, those of the search aside."""
+    """Of all trainings under a folder that came to their end, those of the search aside."""
     folders = sorted(path.parent for path in runs.glob(f"*/{VALID_FILE}"))
-    return [asdict(curve(folder)) for folder in folders if (folder / RUN_FILE).exists()]
+    return [asdict(curve(folder)) for folder in folders if _is_complete(folder)]
+
+
+def _is_complete(folder: Path) -> bool:
+    run = folder / RUN_FILE
+    return run.exists() and _columns(folder / LOG_FILE)["wall_s"][-1] >= 60 * json.loads(run.read_text())["minutes"]
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:
