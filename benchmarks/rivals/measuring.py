@@ -66,13 +66,16 @@ def memory(name: str, scale: str, settings: Settings, shards: Path, chunks: int,
     torch.set_num_threads(1)
     torch.manual_seed(0)
     of_run = config(name, scale, optimizer=settings.optimizer)
-    window = long_window(load_split(shards, "train"), chunks + 1)
-    batch = collate([window], of_run.memory, 0.0, None)
+    sources = load_split(shards, "train")
+    batch = collate([long_window(sources, chunks + 1)], of_run.memory, 0.0, None)
     if last_only:
         batch = last_target(batch)
     model = builder(name, bptt_notes=settings.bptt_notes)(of_run)
     run = Run(model, of_run.train)
     notes, written = int(batch.lengths.sum()), int(batch.lengths[batch.target].sum())
+    # a first step brings libraries, gradients and what optimisers keep
+    run.step_on(model, [collate([long_window(sources, 2)], of_run.memory, 0.0, None)], 1)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from now on
     before = _now_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (before + LIMIT_BYTES + (2 << 30), resource.RLIM_INFINITY))
     try:
