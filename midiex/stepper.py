@@ -154,32 +154,35 @@ class _Weights:
 @once_a_version
 def _weights(model: ChunkTransformer) -> _Weights:
     scale, width = model.size.head_dim**-0.5, model.size.d_model
-
-    def after(norm: nn.RMSNorm, matrix: nn.Linear) -> Tensor:
-        return (matrix.weight.detach().float() * norm.weight.detach()).T.contiguous()
-
-    def plain(matrix: nn.Linear) -> Tensor:
-        return matrix.weight.detach().float().T.contiguous()
-
     layers = []
     for layer in model.decoder_layers:
         attention, cross, forward = layer.attention, layer.cross, layer.feed_forward
-        qkv = after(attention.norm, attention.qkv)
+        qkv = _after(attention.norm, attention.qkv)
         qkv[:, :width] *= scale
         layers.append(
             _Layer(
                 qkv,
-                plain(attention.out),
+                _plain(attention.out),
                 numbers(attention.out_norm.weight),
-                scale * after(cross.norm, cross.q),
-                plain(cross.out),
+                scale * _after(cross.norm, cross.q),
+                _plain(cross.out),
                 numbers(cross.out_norm.weight),
-                after(forward.norm, forward.inner),
-                plain(forward.out),
+                _after(forward.norm, forward.inner),
+                _plain(forward.out),
                 numbers(forward.out_norm.weight),
             )  # fmt: skip
         )
-    return _Weights(plain(model.echoes.out), layers, after(model.heads.norm, model.heads.state))
+    return _Weights(_plain(model.echoes.out), layers, _after(model.heads.norm, model.heads.state))
+
+
+def _plain(matrix: nn.Linear) -> Tensor:
+    """(inputs, outputs)"""
+    return matrix.weight.detach().float().T.contiguous()
+
+
+def _after(norm: nn.RMSNorm, matrix: nn.Linear) -> Tensor:
+    """(inputs, outputs), with the gains of the norm before it."""
+    return (matrix.weight.detach().float() * norm.weight.detach()).T.contiguous()
 
 
 def _times(x: np.ndarray, matrix: Tensor) -> np.ndarray:

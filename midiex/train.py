@@ -67,8 +67,8 @@ def train(
 
     The learning rate falls towards whichever of the two comes first. A run found in `out` is resumed where it stopped.
     `build` makes the network, which gives its losses as ChunkTransformer does. `start_from` is a model folder to
-    fine-tune. Returns the last validation's NLL per note by source, with "pooled"
-    (equal weight a source). All times are by `clock`, such as time.process_time where others share the cores.
+    fine-tune. All times are by `clock`, such as time.process_time where others share the cores. Returns the last
+    validation's NLL per note by source, with "pooled" (equal weight a source).
 
     Raises BadInput when there are no shards or `out` holds a run of another config.
     """

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from midiex import dataset
 from midiex.dataset import Dataset, Song, Songs, Window, collate, load_split, make_window
 from midiex.evaluation.likelihood import last_target
 from midiex.train import Run, _keep_freed_memory
 
 from .sizes import builder, config
-from .training import USUAL_NOTES, Settings
+from .training import Settings, widen_pool
 
 TYPICAL_NOTES = (90, 160)  # a chunk, of the song with which memory is measured
 LIMIT_BYTES = 8 << 30
@@ -40,7 +39,7 @@ def speed(name: str, scale: str, settings: Settings, shards: Path, threads: int)
     _keep_freed_memory()
     of_run = config(name, scale, optimizer=settings.optimizer, lr=settings.lr,
                     notes_per_batch=settings.notes_per_batch)  # fmt: skip
-    dataset.POOL_WINDOWS *= max(1, settings.notes_per_batch // USUAL_NOTES)
+    widen_pool(settings)
     data = Dataset(load_split(shards, "train"), of_run.train, of_run.memory)
     batches = [parts for parts, *_ in itertools.islice(data.batches(), WARM + TIMED)]
     model = builder(name, bptt_notes=settings.bptt_notes)(of_run)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from midiex.decoding import Task
 from midiex.model import NoteModel
 from midiex.prepared import once_a_version
-from midiex.stepper import Angles, Stepper, _normed, _rotate, _times, numbers, room
+from midiex.stepper import Angles, Stepper, _after, _normed, _plain, _rotate, _times, numbers, room
 
 from .networks import LAYERS, DecoderOnly, Gru, Lstm, LstmAttention
 from .recurrence import _weights as _of_layer
@@ -172,14 +172,6 @@ class _DecoderLayer:
 
 def _sums(x: np.ndarray, matrix: Tensor, bias: Tensor) -> np.ndarray:
     return torch.addmm(bias, torch.from_numpy(x), matrix).numpy()
-
-
-def _plain(matrix: nn.Linear) -> Tensor:
-    return matrix.weight.detach().float().T.contiguous()
-
-
-def _after(norm: nn.RMSNorm, matrix: nn.Linear) -> Tensor:
-    return (matrix.weight.detach().float() * norm.weight.detach()).T.contiguous()
 
 
 def _ends(model: NoteModel) -> dict[str, Tensor]:

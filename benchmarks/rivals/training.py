@@ -11,13 +11,13 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from midiex.dataset import POOL_WINDOWS
+from midiex import dataset
 from midiex.train import train
 
 from .sizes import builder, config
 
 RUN_FILE = "run.json"
-USUAL_NOTES = 1536  # a batch, for which POOL_WINDOWS was chosen
+USUAL_NOTES, USUAL_POOL_WINDOWS = 1536, dataset.POOL_WINDOWS  # the latter was chosen for batches of the former
 BPTT_NOTES = 256
 WARMUP_NOTES = 60_000
 
@@ -52,13 +52,9 @@ class Run:
 def train_run(run: Run, shards: Path, out: Path, valid_every_s: float = 120.0) -> float:
     """Trains, or goes on with, a run in the folder `out`; returns its validation NLL in nats a note, sources weighing
     alike."""
-    import midiex.dataset as dataset
-
-    out.mkdir(parents=True, exist_ok=True)
-    (out / RUN_FILE).write_text(json.dumps(asdict(run), indent=1) + "\n")
+    _tell(run, out)
     settings = run.settings
-    # batches are filled with windows of like length out of a pool, which must hold enough of them
-    dataset.POOL_WINDOWS = POOL_WINDOWS * max(1, settings.notes_per_batch // USUAL_NOTES)
+    widen_pool(settings)
     of_run = config(
         run.name, run.scale, optimizer=settings.optimizer, lr=settings.lr, notes_per_batch=settings.notes_per_batch,
         grad_clip=settings.grad_clip, seed=1 + run.seed, max_notes=10**9,
@@ -76,6 +72,17 @@ def train_run(run: Run, shards: Path, out: Path, valid_every_s: float = 120.0) -
     return valid["pooled"]
 
 
+def widen_pool(settings: Settings) -> None:
+    """Batches are filled with windows of like length out of a pool, which must hold enough of them."""
+    dataset.POOL_WINDOWS = USUAL_POOL_WINDOWS * max(1, settings.notes_per_batch // USUAL_NOTES)
+
+
+def _tell(run: Run, out: Path) -> None:
+    """What is trained in a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RUN_FILE).write_text(json.dumps(asdict(run), indent=1) + "\n")
+
+
 def train_remi_run(bpe: bool, minutes: float, shards: Path, runs: Path) -> float:
     """Trains, or goes on with, the decoder over REMI's tokens in a folder of its own; returns what `train_run` does."""
     from .curves import curve
@@ -83,8 +90,7 @@ def train_remi_run(bpe: bool, minutes: float, shards: Path, runs: Path) -> float
 
     run = Run("remi_bpe" if bpe else "remi", "3M", Settings(lr=LR), minutes)
     out = runs / run.label
-    out.mkdir(parents=True, exist_ok=True)
-    (out / RUN_FILE).write_text(json.dumps(asdict(run), indent=1) + "\n")
+    _tell(run, out)
     train_remi(bpe, minutes, 1, shards, out, valid_every_s=300.0)
     return curve(out).nats[-1]
 

@@ -196,9 +196,7 @@ def _apart(items: list[Item]) -> Iterator[Item]:
             continue
         taken[name] += 1
         place = PurePosixPath(item.place)
-        told = (
-            f"{place.stem}_{place.suffix[1:]}" if taken[name] == 1 else f"{place.stem}_{place.suffix[1:]}_{taken[name]}"
-        )
+        told = f"{place.stem}_{place.suffix[1:]}" + (f"_{taken[name]}" if taken[name] > 1 else "")
         yield replace(item, place=str(place.with_name(told + place.suffix)))
 
 

@@ -10,11 +10,8 @@ from typing import Any
 
 from .inputs import Item
 
-DONE, REFUSED, FAILED = (
-    "done",
-    "refused",
-    "failed",
-)  # refused: the song itself cannot be used, however often it is tried
+# A song is refused that cannot be used however often it is tried.
+DONE, REFUSED, FAILED = "done", "refused", "failed"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -212,8 +211,8 @@ def _tell(planned: Plan, tally: Tally, wall_s: float, record: Path, as_json: boo
     if len(tally.reasons) > SHOWN:
         click.echo(f"… and {len(tally.reasons) - SHOWN} more, all in {record}")
     rate = tally.music_s / max(1e-9, wall_s)
-    counts = Counter({name: tally.results[name] for name in ("done", "refused", "failed")})
-    rows = [*counts.items(), ("done before", planned.done), ("of other shards", planned.others)]
+    counts = {name: tally.results[name] for name in ("done", "refused", "failed")}
+    rows = (counts | {"done before": planned.done, "of other shards": planned.others}).items()
     width = max(len(name) for name, _ in rows)
     click.echo("\n".join(f"{name:{width}}  {count:6}" for name, count in rows if count or name == "done"))
     click.echo(f"{tally.music_s:.0f} s of music in {wall_s:.0f} s, {rate:.0f} s a s" + ("; stopped" * tally.stopped))
