@@ -21,11 +21,10 @@ from safetensors.numpy import save
 
 from . import tokens
 from .errors import BadInput
+from .smf import MIDI_SUFFIXES, max_file_bytes, unwrapped
 
-MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 MIN_NOTES = 16
 MAX_NOTES = 200_000
-MAX_FILE_BYTES = 8 << 20
 SPLITS = ("train", "valid", "test")
 VALID_SHARE = 0.02  # of files, by a hash of their name, where no split table says otherwise
 
@@ -51,9 +50,9 @@ def prepare_file(path: str) -> PreparedSong | str:
     import symusic
 
     try:
-        if os.path.getsize(path) > MAX_FILE_BYTES:
-            return f"larger than {MAX_FILE_BYTES >> 20} MiB"
-        score = symusic.Score.from_midi(Path(path).read_bytes())
+        if (size := os.path.getsize(path)) > (most := max_file_bytes()):
+            return f"larger than {most} bytes ({size})"
+        score = symusic.Score.from_midi(unwrapped(Path(path).read_bytes()))
         notes = tokens.notes_of(score)
         if len(notes) > MAX_NOTES:
             return f"{len(notes)} notes, more than {MAX_NOTES}"

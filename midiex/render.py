@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from .audiofile import FORMATS, Audio, peak_of, write
 from .callable_module import make_callable
 from .errors import BadInput
 from .loudness import LoudnessMeter
+from .smf import unwrapped
 from .stems import only, stems_of
 from .synth import (
     DEFAULT,
@@ -121,7 +122,7 @@ class Renderer:
         parts = stems_of(midi) if stems else []
         folder = stems_folder(target)
         paths = [folder / (part.name + target.suffix) for part in parts]
-        _check_folder(folder, paths)
+        check_stems(paths)
         clock, rate = _Clock(progress, self.config.sample_rate), self.config.sample_rate
         try:
             with contextlib.ExitStack() as stack:
@@ -303,15 +304,19 @@ def render(
         return renderer.render(midi_path, audio_path, progress, stems, jobs)
 
 
-def stems_folder(audio_path: Path) -> Path:
+AnyPath = TypeVar("AnyPath", bound=PurePath)
+
+
+def stems_folder(audio_path: AnyPath) -> AnyPath:
     """Where the stems of an audio file lie: beside it."""
     return audio_path.with_name(f"{audio_path.stem}_stems")
 
 
-def _check_folder(folder: Path, paths: Sequence[Path]) -> None:
-    """Stems of another song among these would be taken for theirs."""
+def check_stems(paths: Sequence[Path]) -> None:
+    """May a song's stems be written here? Raises BadInput where others lie, which would be taken for its own."""
     if not paths:
         return
+    folder = paths[0].parent
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file, where the folder of stems belongs; give the audio another name.")
     alien = sorted(p.name for p in folder.glob(f"*{paths[0].suffix}") if p not in paths) if folder.exists() else []
@@ -325,13 +330,11 @@ def _read(source: Path, target: Path) -> bytes:
         known = ", ".join(FORMATS)
         raise BadInput(f"{target.name} has no audio extension midiex can write; end its name in one of {known}.")
     try:
-        midi = source.read_bytes()
+        midi = unwrapped(source.read_bytes())  # FluidSynth opens no wrappers
     except OSError as error:
         raise BadInput(f"{source} cannot be read ({error.strerror}); give the path of a MIDI file.") from error
     if target.exists() and target.samefile(source):
         raise BadInput(f"{target} is the MIDI file itself; give the audio another name.")
-    if midi[:4] == b"RIFF":  # a wrapper FluidSynth does not open
-        midi = midi[max(midi.find(b"MThd"), 0) :]
     if midi[:4] != b"MThd":
         raise BadInput(f"{source} is not a MIDI file (it does not begin with MThd); give the path of a MIDI file.")
     return midi

@@ -94,8 +94,9 @@ def read(path: str | os.PathLike[str]) -> Song:
         hours = float(tempo.to_seconds(end_tick)) / 3600
         raise BadInput(f"{path} lasts {hours:.1f} hours and the limit is {MAX_SECONDS // 3600}; cut it shorter first.")
     meters = _meters(events)
+    names = [track.name for track in midi.tracks]  # mido looks through the whole track for it
     voices = tuple(
-        Voice(track, channel, program, channel == DRUM_CHANNEL, midi.tracks[track].name)
+        Voice(track, channel, program, channel == DRUM_CHANNEL, names[track])
         for track, channel, program in sorted(notes, key=lambda key: key[0])  # stable: then by first appearance
     )
     score = symusic.Score(int(tempo.tpq))

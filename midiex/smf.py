@@ -16,9 +16,27 @@ from mido.midifiles.meta import KeySignatureError, UnknownMetaMessage, build_met
 
 from .errors import BadInput
 
-MAX_FILE_BYTES = 16 * 2**20
-MAX_EVENTS = 1_000_000  # about half a GiB of memory
+MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi", ".smf")
+MAX_FILE_BYTES = 8 * 2**20
+MAX_EVENTS = 250_000  # twice what the largest symphonies hold; ten seconds of work, half a GiB of memory
 MAX_TRACKS = 4096  # mido cannot write more than 32,767
+
+
+def max_file_bytes() -> int:
+    """MAX_FILE_BYTES, or what the environment's MIDIEX_MAX_FILE_BYTES says instead. Raises BadInput as max_events."""
+    return _limit("MIDIEX_MAX_FILE_BYTES", MAX_FILE_BYTES)
+
+
+def max_events() -> int:
+    """MAX_EVENTS, or what the environment's MIDIEX_MAX_EVENTS says instead. Raises BadInput when that is no number."""
+    return _limit("MIDIEX_MAX_EVENTS", MAX_EVENTS)
+
+
+def _limit(variable: str, usual: int) -> int:
+    text = os.environ.get(variable) or str(usual)
+    if not text.isdecimal():
+        raise BadInput(f"{variable} is {text!r}, which is no whole number; set it to one such as {usual}, or unset it.")
+    return int(text)
 
 
 class RawEvent(UnknownMetaMessage):
@@ -32,7 +50,8 @@ def load(path: str | os.PathLike[str]) -> mido.MidiFile:
     """All events of a Standard MIDI File of any type and division, bare or in a RIFF wrapper.
 
     Raises BadInput when there is no such file, when it is no whole MIDI file or is beyond the limits at the head of
-    this module. Whatever follows a track's end_of_track is no part of the track and is left out.
+    this module, of which two can be set in the environment. Whatever follows a track's end_of_track is no part of the
+    track and is left out.
     """
     path = Path(path)
     return _parse(_bytes(path), path)
@@ -46,18 +65,24 @@ def _bytes(path: Path) -> bytes:
         if not path.is_file():
             raise BadInput(f"{path} is a folder or device, not a MIDI file; name one .mid file.")
         size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise BadInput(f"{path} has {size} bytes and the limit is {MAX_FILE_BYTES}; cut it shorter first.")
+        if size > (most := max_file_bytes()):
+            raise BadInput(
+                f"{path} has {size} bytes and the limit is {most}; cut it shorter, or set MIDIEX_MAX_FILE_BYTES."
+            )
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); check its name and permissions.") from error
     if not data:
         raise BadInput(f"{path} is empty; give a MIDI file with music in it.")
-    if data[:4] == b"RIFF" and data[8:12] == b"RMID" and b"MThd" in data:
-        data = data[data.index(b"MThd") :]
+    data = unwrapped(data)
     if data[:4] != b"MThd":
         raise BadInput(f"{path} is not a MIDI file: it begins with {data[:4]!r} where b'MThd' belongs; check the file.")
     return data
+
+
+def unwrapped(data: bytes) -> bytes:
+    """The Standard MIDI File in a RIFF wrapper; anything else as it is."""
+    return data[data.index(b"MThd") :] if data[:4] == b"RIFF" and data[8:12] == b"RMID" and b"MThd" in data else data
 
 
 def _parse(data: bytes, path: Path) -> mido.MidiFile:
@@ -76,7 +101,7 @@ def _parse(data: bytes, path: Path) -> mido.MidiFile:
     if n_tracks > MAX_TRACKS:
         raise BadInput(f"{path} announces {n_tracks} tracks, and the limit is {MAX_TRACKS}; join some of them first.")
     tracks: list[mido.MidiTrack] = []
-    room = MAX_EVENTS
+    room = most_events = max_events()
     while len(tracks) < n_tracks:
         where = f"track {len(tracks) + 1} of {n_tracks}"
         if at + 8 > len(data):
@@ -96,7 +121,7 @@ def _parse(data: bytes, path: Path) -> mido.MidiFile:
             raise BadInput(cut_off.format(where))
         room -= len(track)
         if room < 0:
-            raise BadInput(f"{path} holds more than {MAX_EVENTS} events, which no song does; cut it shorter first.")
+            raise BadInput(f"{path} holds more than {most_events} events; cut it shorter, or set MIDIEX_MAX_EVENTS.")
         tracks.append(track)
     if len(tracks) > 1:
         file_type = max(file_type, 1)  # type 0 with several tracks is really type 1, and mido cannot write it else

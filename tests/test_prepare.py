@@ -124,7 +124,7 @@ def test_bad_files_are_skipped_and_reported(folder: Path, tmp_path: Path, monkey
     score_of([(DRUMS, [(i * 10, 9, 36, 80) for i in range(3000)])]).dump_midi(folder / "many.mid")
     (folder / "large.mid").write_bytes(whole + bytes(60_000))
     monkeypatch.setattr(module, "MAX_NOTES", 2000)
-    monkeypatch.setattr(module, "MAX_FILE_BYTES", 50_000)
+    monkeypatch.setenv("MIDIEX_MAX_FILE_BYTES", "50000")
     reasons = {path.name: prepare_file(str(path)) for path in sorted(folder.glob("*.mid"))}
     assert all(isinstance(reasons.pop(name), PreparedSong) for name in ("a.mid", "d.mid", "enough.mid"))
     assert reasons["few.mid"] == "only 15 notes" and "larger than" in str(reasons["large.mid"])

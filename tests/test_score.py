@@ -341,10 +341,12 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(data[:10] + b"\xff\xff" + data[12:])
     assert "65535 tracks" in refusal(path)
     path.write_bytes(data)
-    monkeypatch.setattr("midiex.smf.MAX_EVENTS", 5)
+    monkeypatch.setenv("MIDIEX_MAX_EVENTS", "5")
     assert "more than 5 events" in refusal(path)
-    monkeypatch.setattr("midiex.smf.MAX_FILE_BYTES", 30)
-    assert "limit" in refusal(path)
+    monkeypatch.setenv("MIDIEX_MAX_EVENTS", "many")
+    assert "MIDIEX_MAX_EVENTS is 'many'" in refusal(path)
+    monkeypatch.setenv("MIDIEX_MAX_FILE_BYTES", "30")
+    assert "the limit is 30" in refusal(path)
 
 
 @given(st.data())

@@ -16,9 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import BadInput, MissingPart
-from ..smf import MAX_FILE_BYTES
+from ..smf import MIDI_SUFFIXES, max_file_bytes
 
-MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi", ".smf")
 MAX_MEMBERS = 200_000  # of an archive
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # of two letters and more: C:/ is a drive
 
@@ -89,11 +88,19 @@ def _local(path: Path, place: Path) -> Item:
     place_text = _inside(place.as_posix())
     try:
         size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            return Item(str(path), place_text, f"size:{size}", f"it has {size} bytes and the limit is {MAX_FILE_BYTES}")
+        if size > max_file_bytes():
+            return Item(
+                str(path), place_text, f"size:{size}", f"it has {size} bytes and the limit is {max_file_bytes()}"
+            )
         return Item(str(path), place_text, hashlib.sha256(path.read_bytes()).hexdigest())
     except OSError as error:
         return Item(str(path), place_text, "unreadable", f"it cannot be read ({error.strerror})")
+
+
+def _too_large(size: int) -> str:
+    """Why a song of so many bytes cannot be used, if so."""
+    most = max_file_bytes()
+    return f"it has {size} bytes and the limit is {most}" if size > most else ""
 
 
 def _archive(path: Path) -> Iterator[Item]:
@@ -108,13 +115,11 @@ def _archive(path: Path) -> Iterator[Item]:
     for member in members:
         if member.is_dir() or PurePosixPath(member.filename).suffix.lower() not in MIDI_SUFFIXES:
             continue
-        problem = ""
+        problem = _too_large(member.file_size)
         if _inside(member.filename) != member.filename:
             problem = "its name leads out of the archive"
         elif member.flag_bits & 1:
             problem = "it is encrypted"
-        elif member.file_size > MAX_FILE_BYTES:
-            problem = f"it has {member.file_size} bytes and the limit is {MAX_FILE_BYTES}"
         version = f"crc:{member.CRC:08x}:{member.file_size}"
         yield Item(f"zip://{member.filename}::{path}", _inside(member.filename), version, problem)
 
@@ -158,13 +163,14 @@ def read(url: str) -> bytes:
     """
     import fsspec
 
+    most = max_file_bytes()
     try:
         with fsspec.open(url, "rb") as file:
-            data: bytes = file.read(MAX_FILE_BYTES + 1)
+            data: bytes = file.read(most + 1)
     except Exception as error:  # every filesystem has its own
         raise BadInput(f"{url} cannot be read ({type(error).__name__}: {error}); check its name and access.") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise BadInput(f"{url} has more than {MAX_FILE_BYTES} bytes, which is the limit; cut it shorter first.")
+    if len(data) > most:
+        raise BadInput(f"{url} has more than {most} bytes, which is the limit; cut it shorter first.")
     return data
 
 

@@ -22,6 +22,7 @@ class Settings:
     out: str  # folder or fsspec URL
     seconds: float = 300.0
     audio: str = ""  # suffix of audio files, "" for none
+    stems: bool = False  # each track as audio of its own as well
     seed: int = 0
     model: str = ""  # folder or name, "" for the one that ships
     soundfont: str = ""  # "" for the usual one

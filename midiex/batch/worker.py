@@ -79,9 +79,15 @@ class Maker:
             made[places["midi"]] = passage.save(midi)
             music_s = passage.length_s
         if "audio" in places:
+            from ..render import check_stems, stems_folder
+
             audio = midi.with_suffix(settings.audio)
-            music_s = self.renderer(settings).render(midi, audio).seconds
-            made[places["audio"]] = audio
+            info = self.renderer(settings).render(midi, audio, stems=settings.stems)
+            music_s = info.seconds
+            stems = {stems_folder(PurePosixPath(places["audio"])) / path.name: path for path in info.stems}
+            if "://" not in settings.out:
+                check_stems([Path(settings.out, place) for place in stems])
+            made |= {places["audio"]: audio} | {str(place): path for place, path in stems.items()}
         return made, music_s
 
     def model(self, settings: Settings) -> Model:

@@ -41,21 +41,24 @@ def render(
 ) -> None:
     """Play MIDI through FluidSynth into AUDIO (.wav, .flac, .ogg, .mp3; default: MIDI's name with .ogg).
 
-    Stems have the mix's length and level: together they are the mix. MIDI may be a folder: all files in it are
-    rendered, several at a time; the exit code is 1 when some could not be.
+    Stems have the mix's length and level: together they are the mix. With a folder for MIDI this is `midiex convert`.
 
     \b
     midiex render song.mid
     midiex render song.mid song.flac --soundfont grand_piano.sf2
     midiex render song.mid --stems                          song.ogg, song_stems/01_Piano.ogg, 02_Bass.ogg, ...
-    midiex render my_songs -o my_audio --format flac --jobs 4
+    midiex render my_songs -o my_audio --format flac
     """
     suffix = f".{(kind or 'ogg').lower().lstrip('.')}"
     if audio and out:
         raise click.UsageError("AUDIO and --out both say where to write; give one of them.")
     audio = audio or out
     if midi.is_dir():
-        _render_folder(midi, audio, suffix, soundfont, jobs, stems, as_json)
+        from ..audiofile import FORMATS
+        from .many import to_audio
+
+        check_suffix(Path(f"audio{suffix}"), FORMATS)
+        to_audio((str(midi),), str(audio or midi), suffix, stems, soundfont, jobs=jobs, as_json=as_json)
     else:
         _render_file(midi, audio or midi.with_suffix(suffix), soundfont, jobs, stems, as_json)
 
@@ -79,40 +82,6 @@ def _render_file(midi: Path, audio: Path, soundfont: Path | None, jobs: int | No
     click.echo(f"{audio}: {info.seconds:.1f} s at {info.loudness_lufs:.1f} LUFS")
     for path in info.stems:
         click.echo(f"  {path}")
-
-
-def _render_folder(
-    folder: Path,
-    out: Path | None,
-    suffix: str,
-    soundfont: Path | None,
-    jobs: int | None,
-    stems: bool,
-    as_json: bool,
-) -> None:
-    from tqdm import tqdm
-
-    from ..render_folder import jobs_in, render_jobs
-
-    todo = jobs_in(folder, out, suffix)
-    files, failed = [], 0
-    with tqdm(total=len(todo), unit="file", disable=True if as_json else None, leave=False) as bar:
-        for job, result in render_jobs(todo, soundfont, processes=jobs, stems=stems):
-            bar.update()
-            bar.set_postfix_str(job.midi.name)
-            if isinstance(result, str):
-                failed += 1
-                bar.write(f"midiex: {result}", file=sys.stderr)
-                files.append({"midi": str(job.midi), "error": result})
-            else:
-                files.append({"midi": str(job.midi), **_told(result)})
-    if as_json:
-        files.sort(key=lambda file: str(file["midi"]))
-        click.echo(json.dumps({"files": files, "rendered": len(todo) - failed, "failed": failed}, indent=2))
-    else:
-        click.echo(f"{out or folder}: {len(todo) - failed} of {len(todo)} files rendered")
-    if failed:
-        sys.exit(1)
 
 
 def _told(info: RenderInfo) -> dict[str, Any]:

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 EXIT_SOME_FAILED = 1
 SHOWN = 20  # of the songs that are not done
+TIMEOUT_S, MEMORY_GIB = 600.0, 4.0
 
 _SHARED = (
     click.argument("inputs", nargs=-1, required=True, metavar="IN..."),
     click.option("-o", "--out", required=True, metavar="OUT", help="Folder or fsspec URL for the results."),
     click.option("--soundfont", type=click.Path(path_type=Path), help="For audio; else the one that ships."),
     click.option("-j", "--jobs", type=click.IntRange(1), help="Songs at a time.  [default: one for each core]"),
-    click.option("--timeout", default=600.0, show_default=True, help="Seconds after which a song is given up."),
-    click.option("--memory", default=4.0, show_default=True, help="GiB that a song may need (held to on Linux)."),
+    click.option("--timeout", default=TIMEOUT_S, show_default=True, help="Seconds after which a song is given up."),
+    click.option("--memory", default=MEMORY_GIB, show_default=True, help="GiB that a song may need (Linux)."),
     click.option("--force", is_flag=True, help="Do again what is done already."),
     click.option("--dry-run", is_flag=True, help="Only tell what would be done."),
     click.option("--shuffle", is_flag=True, help="In another order; the results are the same."),
@@ -79,8 +80,9 @@ def batch(
 
     options = {name: True for name, on in (("keep_ending", keep_ending), ("exact", exact), ("loop", loop)) if on}
     settings = Settings(
-        "extend", out, seconds, f".{audio}" if audio else "", seed, str(model or ""), str(soundfont or ""), options
-    )
+        "extend", out, seconds, f".{audio}" if audio else "", seed=seed, model=str(model or ""),
+        soundfont=str(soundfont or ""), options=options,
+    )  # fmt: skip
     _run(inputs, settings, **how)
 
 
@@ -94,21 +96,30 @@ def batch(
     show_default=True,
     help="Kind of audio file.",
 )
-def convert(inputs: tuple[str, ...], out: str, audio: str, soundfont: Path | None, **how: Any) -> None:
+@click.option("--stems", is_flag=True, help="Each track as a file of its own as well, in a folder beside the audio.")
+def convert(inputs: tuple[str, ...], out: str, audio: str, stems: bool, soundfont: Path | None, **how: Any) -> None:
     """Render every MIDI file in folders, globs, zip archives and URLs to audio; what is done is not done again.
 
     \b
     midiex convert songs -o audio                                  the tree of songs/ as OGG, in audio/
-    midiex convert songs.zip -o audio --to flac -j 8
+    midiex convert songs.zip -o audio --to flac -j 8 --stems
     """
+    to_audio(inputs, out, f".{audio}", stems, soundfont, **how)
+
+
+def to_audio(
+    inputs: tuple[str, ...], out: str, suffix: str, stems: bool, soundfont: Path | None, **how: Any
+) -> None:  # fmt: skip
+    """What `midiex convert` does, and `midiex render` with a folder."""
     from ..batch.jobs import Settings
 
-    _run(inputs, Settings("convert", out, audio=f".{audio}", soundfont=str(soundfont or "")), **how)
+    _run(inputs, Settings("convert", out, audio=suffix, stems=stems, soundfont=str(soundfont or "")), **how)
 
 
 def _run(
-    inputs: tuple[str, ...], settings: Settings, *, jobs: int | None, timeout: float, memory: float, force: bool,
-    dry_run: bool, shuffle: bool, shard: str | None, scheduler: str | None, manifest: Path | None, as_json: bool,
+    inputs: tuple[str, ...], settings: Settings, *, jobs: int | None, as_json: bool, timeout: float = TIMEOUT_S,
+    memory: float = MEMORY_GIB, force: bool = False, dry_run: bool = False, shuffle: bool = False,
+    shard: str | None = None, scheduler: str | None = None, manifest: Path | None = None,
 ) -> None:  # fmt: skip
     from ..batch import run as running
     from ..batch.jobs import Limits

@@ -23,7 +23,7 @@ from ..checkpoint import fingerprint
 from ..dataset import load_split
 from ..errors import BadInput
 from ..extend import load
-from ..prepare import MIDI_SUFFIXES
+from ..smf import MIDI_SUFFIXES
 from . import discriminator, distance, features, originality, work
 from .bootstrap import Values, by_source, pooled
 from .ngram import NGram
