@@ -237,6 +237,30 @@ def test_results_go_to_urls_as_well(songs: Path, tmp_path: Path, model: str) -> 
     assert len(running.plan([str(songs / "a.mid")], wanted, Manifest(tmp_path / "record"))) == 0
 
 
+def test_an_object_store_is_a_folder_as_any_other(
+    songs: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moto = pytest.importorskip("moto.server", reason="shown where s3fs and moto[server] are installed")
+    s3fs = pytest.importorskip("s3fs", reason="shown where s3fs and moto[server] are installed")
+    server = moto.ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "any")
+        store = s3fs.S3FileSystem()
+        store.mkdir("bucket")
+        store.put(str(songs), "bucket/songs", recursive=True)
+        wanted = replace(settings(tmp_path, model), out="s3://bucket/long")
+        _, tally = do(["s3://bucket/songs"], wanted, tmp_path / "record")
+        assert (tally.results[DONE], tally.results[REFUSED]) == (3, 1), tally.reasons
+        assert store.cat_file("bucket/long/deep/b.mid")[:4] == b"MThd"
+        assert len(running.plan(["s3://bucket/songs"], wanted, Manifest(tmp_path / "record"))) == 0
+    finally:
+        server.stop()
+
+
 # ---- workers --------------------------------------------------------------------------------------------------------
 
 
