@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -87,41 +87,76 @@ def train(
 
         run.load(load_model(start_from)[0].state_dict())
     network = nn.parallel.DistributedDataParallel(model) if world > 1 else model
-    log = _Log(out, run.step) if rank == 0 else None
-    last = last_saved = last_valid = since = clock()
-    since_notes, losses = run.notes, []
-    valid_result: dict[str, float] = {}
     if run.share_done >= 1:
-        return valid_result
-    with contextlib.closing(_prefetch(dataset.batches(*position))) as batches:
-        for parts, pool, number in batches:
+        return {}
+
+    def keep(position: tuple[int, int]) -> None:
+        run.save(out, config, position)
+        save_model(out, run.ema, config)
+
+    return learn(
+        run, network, dataset.batches(*position), device, Pace(valid_every_s, save_every_s, clock),
+        log=_Log(out, run.step) if rank == 0 else None,
+        validate=(lambda: validate(run, valid, config, device)) if rank == 0 and valid else None,
+        keep=keep if rank == 0 else None, world=world, on_progress=on_progress,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often, by which clock."""
+
+    valid_every_s: float = 600.0
+    save_every_s: float = 300.0
+    clock: Callable[[], float] = time.perf_counter
+
+
+def learn(
+    run: Run,
+    network: nn.Module,
+    batches: Iterator[Any],
+    device: torch.device,
+    pace: Pace,
+    *,
+    log: _Log | None,
+    validate: Callable[[], dict[str, dict[str, float]]] | None,
+    keep: Callable[[tuple[int, int]], None] | None,
+    world: int = 1,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> dict[str, float]:
+    """Steps over batches (their parts, and the pool and number by which the data are gone on with) until the run is
+    done. Now and then, and at the end, `validate` is asked for figures by source and `keep` told to save, with the
+    place in the data. Returns the last validation, pooled, which is empty where there is none."""
+    last = last_saved = last_valid = since = pace.clock()
+    since_notes, losses = run.notes, []
+    found: dict[str, float] = {}
+    with contextlib.closing(_prefetch(batches)) as coming:
+        for parts, pool, number in coming:
             losses.append(run.step_on(network, [to_device(part, device) for part in parts], world))
-            now = clock()
+            now = pace.clock()
             run.wall_s += now - last
             last = now
             done = _agree(run.share_done >= 1, device, world)
             if log and (run.step % LOG_EVERY == 0 or done):
-                report = Progress(run.step, run.notes, config.train.max_notes, sum(losses) / len(losses),
+                report = Progress(run.step, run.notes, run.train.max_notes, sum(losses) / len(losses),
                                   (run.notes - since_notes) / (now - since))  # fmt: skip
                 log.step(report, run)
                 since, since_notes, losses = now, run.notes, []
                 if on_progress:
                     on_progress(report)
-            if rank == 0 and valid and (done or now - last_valid > valid_every_s):
-                result = validate(run, valid, config, device)
-                valid_result = log.validation(run, result) if log else {}
-                last_valid = clock()
+            if log and validate and (done or now - last_valid > pace.valid_every_s):
+                found = log.validation(run, validate())
+                last_valid = pace.clock()
                 since += last_valid - now  # the speed logged is that of training
-            if rank == 0 and (done or now - last_saved > save_every_s):
-                run.save(out, config, (pool, number + 1))
-                save_model(out, run.ema, config)
-                last_saved = clock()
+            if keep and (done or now - last_saved > pace.save_every_s):
+                keep((pool, number + 1))
+                last_saved = pace.clock()
                 since += last_saved - max(now, last_valid)
             if done:
                 break
     if world > 1:
         dist.barrier()
-    return valid_result
+    return found
 
 
 class Run:
@@ -290,8 +325,12 @@ def _cpu_has(*flags: str) -> bool:
     return any(flag in text for flag in flags)
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(batch).items()})
+AnyBatch = TypeVar("AnyBatch")
+
+
+def to_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
+    """A dataclass of tensors, elsewhere."""
+    return type(batch)(**{name: value.to(device, non_blocking=True) for name, value in vars(batch).items()})
 
 
 def _prefetch(batches: Iterator) -> Generator[Any, None, None]:
@@ -383,7 +422,7 @@ class _Log:
 
     def validation(self, run: Run, result: dict[str, dict[str, float]]) -> dict[str, float]:
         for source, fields in result.items():
-            row = {"step": run.step, "notes": run.notes, "source": source}
+            row = {"step": run.step, "trained_notes": run.notes, "source": source}
             self._append(VALID_FILE, row | {k: round(v, 4) for k, v in fields.items()})
         pooled = {source: fields["all"] for source, fields in result.items()}
         return pooled | {"pooled": sum(pooled.values()) / len(pooled)}

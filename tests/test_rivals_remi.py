@@ -292,7 +292,7 @@ def lines(path: Path) -> list[dict[str, str]]:
 def test_a_run_writes_midiex_s_logs_and_goes_on(
     remi: ModuleType, shards: Path, merges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bpe: bool
 ) -> None:
-    monkeypatch.setattr(remi, "LOG_EVERY", 2)
+    monkeypatch.setattr(train, "LOG_EVERY", 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setitem(remi.sizes.SCALES, "toy", replace(remi.sizes.SCALES["3M"], d_model=32, n_heads=2))
     for name in ("remi", "remi_bpe"):

@@ -122,7 +122,7 @@ def test_the_loss_falls_and_everything_is_written(shards: Path, tmp_path: Path) 
     assert all(float(row["grad_norm"]) > 0 for row in log)
     valid = table(tmp_path / VALID_FILE)
     assert [row["source"] for row in valid] == ["bands", "pianos"]
-    assert set(valid[0]) == {"step", "notes", "source", "all", *FIELDS}
+    assert set(valid[0]) == {"step", "notes", "trained_notes", "source", "all", *FIELDS}
     assert set(result) == {"bands", "pianos", "pooled"}
     assert result["pooled"] == pytest.approx((result["bands"] + result["pianos"]) / 2)
     assert float(valid[0]["all"]) == pytest.approx(result["bands"], abs=1e-3)

@@ -20,7 +20,6 @@ of the same songs as in midiex.train.validate. It is not quite the same quantity
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,17 +36,7 @@ from torch import Tensor, nn
 from midiex.config import Config
 from midiex.dataset import Songs, load_split
 from midiex.layers import NORM_EPS, EncoderLayer, Packing, SelfAttention
-from midiex.train import (
-    LOG_EVERY,
-    STATE_FILE,
-    Progress,
-    Run,
-    _keep_freed_memory,
-    _Log,
-    _prefetch,
-    _processes,
-    autocast,
-)
+from midiex.train import STATE_FILE, Pace, Run, _keep_freed_memory, _Log, _processes, autocast, learn, to_device
 
 from . import sizes
 from .remi_tokens import MERGES_FILE, TokenBatch, TokenDataset, TokenWindow, prepare, remi, validation
@@ -55,7 +44,6 @@ from .remi_tokens import MERGES_FILE, TokenBatch, TokenDataset, TokenWindow, pre
 ROTARY_BASE = 10_000.0
 COUNTED = 20  # batches
 LR = 0.01  # after two minutes of a core far ahead of 0.001, with which midiex's own learns
-SAVE_EVERY_S = 300.0
 # Layers of each and their inner width, by scale: so that all have about as many parameters as midiex's own
 LAYERS = {
     "remi": {"3M": (7, 456), "12M": (9, 928)},
@@ -165,32 +153,11 @@ def train_on(
     position = run.restore(out, config) if (out / STATE_FILE).exists() else (0, 0)
     if run.share_done >= 1:
         return _pooled(validate(run, heard, sources, device))
-    log = _Log(out, run.step)
-    last = last_saved = last_valid = since = clock()
-    since_notes, losses = run.notes, []
-    with contextlib.closing(_prefetch(dataset.batches(*position))) as batches:
-        for parts, pool, number in batches:
-            losses.append(run.step_on(run.model, [part.to(device) for part in parts], 1))
-            now = clock()
-            run.wall_s += now - last
-            last = now
-            done = run.share_done >= 1
-            if run.step % LOG_EVERY == 0 or done:
-                speed = (run.notes - since_notes) / (now - since)
-                log.step(Progress(run.step, run.notes, config.train.max_notes, float(np.mean(losses)), speed), run)
-                since, since_notes, losses = now, run.notes, []
-            if done or now - last_valid > valid_every_s:
-                result = validate(run, heard, sources, device)
-                log.validation(run, result)
-                last_valid = clock()
-                since += last_valid - now
-            if done or now - last_saved > SAVE_EVERY_S:
-                run.save(out, config, (pool, number + 1))
-                last_saved = clock()
-                since += last_saved - max(now, last_valid)
-            if done:
-                break
-    return _pooled(result)
+    found = learn(
+        run, run.model, dataset.batches(*position), device, Pace(valid_every_s, clock=clock), log=_Log(out, run.step),
+        validate=lambda: validate(run, heard, sources, device), keep=lambda place: run.save(out, config, place),
+    )  # fmt: skip
+    return found["pooled"]
 
 
 def _pooled(result: dict[str, dict[str, float]]) -> float:
@@ -206,7 +173,7 @@ def validate(
     run.model.load_state_dict(run.ema)
     nats, notes = np.zeros(len(sources)), np.zeros(len(sources))
     for window in heard:
-        batch = TokenBatch.of([window]).to(device)
+        batch = to_device(TokenBatch.of([window]), device)
         with autocast(device):
             nats[window.source] += float(run.model(batch).double().sum())
         notes[window.source] += int(batch.lengths.sum())

@@ -165,9 +165,6 @@ class TokenBatch:
             torch.arange(len(windows)),
         )
 
-    def to(self, device: torch.device) -> TokenBatch:
-        return TokenBatch(**{name: value.to(device) for name, value in vars(self).items()})
-
 
 class TokenDataset(Dataset):
     """The windows that midiex's own training draws, as tokens."""
