@@ -19,6 +19,7 @@ from midiex.train import Run, _keep_freed_memory
 from .sizes import builder, config
 from .training import Settings, widen_pool
 
+LONGEST = 33  # chunks, of which the last is to be written
 TYPICAL_NOTES = (90, 160)  # a chunk, of the song with which memory is measured
 LIMIT_BYTES = 8 << 30
 WARM, TIMED = 3, 12  # batches
@@ -65,15 +66,15 @@ def memory(name: str, scale: str, settings: Settings, shards: Path, chunks: int,
     torch.set_num_threads(1)
     torch.manual_seed(0)
     of_run = config(name, scale, optimizer=settings.optimizer)
-    sources = load_split(shards, "train")
-    batch = collate([long_window(sources, chunks + 1)], of_run.memory, 0.0, None)
+    song = long_song(load_split(shards, "train"))
+    batch = collate([_from_start(song, chunks + 1)], of_run.memory, 0.0, None)
     if last_only:
         batch = last_target(batch)
     model = builder(name, bptt_notes=settings.bptt_notes)(of_run)
     run = Run(model, of_run.train)
     notes, written = int(batch.lengths.sum()), int(batch.lengths[batch.target].sum())
     # a first step brings libraries, gradients and what optimisers keep
-    run.step_on(model, [collate([long_window(sources, 2)], of_run.memory, 0.0, None)], 1)
+    run.step_on(model, [collate([_from_start(song, 2)], of_run.memory, 0.0, None)], 1)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from now on
     before = _now_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (before + LIMIT_BYTES + (2 << 30), resource.RLIM_INFINITY))
@@ -86,15 +87,15 @@ def memory(name: str, scale: str, settings: Settings, shards: Path, chunks: int,
     return Memory(notes, written, taken if taken <= LIMIT_BYTES else None)
 
 
-def long_window(sources: list[Songs], size: int, longest: int = 33) -> Window:
-    """The first `size` chunks of a song of typical density that has `longest`; always the same song."""
+def long_song(sources: list[Songs], chunks: int = LONGEST) -> Song:
+    """The first that has so many chunks of typical density at its beginning, none of them sparse."""
     for songs in sources:
-        for index in range(len(songs)):
-            song = songs.song(index)
-            window = _from_start(song, longest)
-            per_chunk = np.mean([len(chunk.rows) for chunk in window.chunks])
-            if len(window.chunks) == longest and TYPICAL_NOTES[0] <= per_chunk <= TYPICAL_NOTES[1]:
-                return _from_start(song, size)
+        for index in np.flatnonzero(np.diff(songs.song_notes) >= chunks * TYPICAL_NOTES[0]):
+            song = songs.song(int(index))
+            notes = [len(chunk.rows) for chunk in _from_start(song, chunks).chunks]
+            typical = TYPICAL_NOTES[0] <= np.mean(notes) <= TYPICAL_NOTES[1] and min(notes) >= TYPICAL_NOTES[0] // 2
+            if len(notes) == chunks and typical:
+                return song
     raise SystemExit("no song of these shards is long enough to measure memory with")
 
 
