@@ -1,7 +1,7 @@
 """Mutated MIDI files for the reader and for extending: each works or is refused in one sentence, in time and memory.
 
     python benchmarks/fuzz.py [--read 200000] [--extend 2000] [--seed 0] [--jobs 2] [--keep FOLDER]
-    python benchmarks/fuzz.py --coverage 300        seconds of atheris, which follows the branches that inputs reach
+    python benchmarks/fuzz.py --coverage 300 [--target extend]      seconds of atheris, which follows branches reached
 
 Inputs are the examples and small files made here (every kind of event, meters, divisions, wrappers), mutated: bits,
 lengths, counts, variable-length numbers and whole events are changed, cut out, doubled, or taken from another file,
@@ -169,19 +169,24 @@ class TookTooLong(Exception):
 _state: dict[str, Any] = {}
 
 
-def begin(memory_bytes: int, seconds: float) -> None:
-    """Before a process tries inputs."""
+def settle() -> None:
+    """Before a process tries anything."""
     import torch
 
-    from midiex.process import settle
+    from midiex import process
 
-    settle()
+    process.settle()
     torch.manual_seed(0)
+
+
+def begin(memory_bytes: int, seconds: float) -> None:
+    """Before a process of the pool tries inputs."""
+    settle()
     _state.update(seconds=seconds)
     now = resource.getrlimit(resource.RLIMIT_DATA)
-    with contextlib.suppress(ValueError, OSError):
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is in force already
         resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + memory_bytes, now[1]))
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGPROF, _too_long)
 
 
 def _data_bytes() -> int:
@@ -220,11 +225,14 @@ def try_extending(path: Path) -> None:
         raise RuntimeError("nothing was made")
 
 
+TARGETS = {"read": try_reading, "extend": try_extending}
+
+
 def outcome(function: Callable[[Path], None], path: Path) -> str:
     """worked, refused, or what went wrong."""
     from midiex.errors import MidiexError
 
-    signal.setitimer(signal.ITIMER_REAL, _state["seconds"])
+    signal.setitimer(signal.ITIMER_PROF, _state["seconds"])
     try:
         function(path)
         return "worked"
@@ -239,12 +247,12 @@ def outcome(function: Callable[[Path], None], path: Path) -> str:
     except Exception as error:
         return f"crash: {type(error).__name__}: {str(error)[:100]}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def try_many(what: str, seed: int, count: int) -> list[tuple[str, bytes]]:
     """Outcomes of so many inputs; of those that worked or were refused, without the input."""
-    function = {"read": try_reading, "extend": try_extending}[what]
+    function = TARGETS[what]
     rng, known, found = random.Random(seed), seeds(), []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "song.mid")
@@ -278,14 +286,17 @@ def fuzz(what: str, count: int, args: argparse.Namespace) -> list[dict[str, Any]
             for name, n in results.most_common()]  # fmt: skip
 
 
-def follow_coverage(seconds: int, keep: Path) -> None:
-    """Atheris on the reader, which ends the process at the first failure or after some seconds."""
+def follow_coverage(what: str, seconds: int, keep: Path) -> None:
+    """Atheris, which ends the process at the first failure or after some seconds."""
     import atheris
 
     with atheris.instrument_imports(include=["midiex"]):
-        import midiex.score as score
+        import midiex.extend
+        import midiex.score  # noqa: F401
         from midiex.errors import MidiexError
 
+    function = TARGETS[what]
+    settle()
     keep.mkdir(parents=True, exist_ok=True)
     corpus = Path(tempfile.mkdtemp())
     for number, data in enumerate(little_songs()):
@@ -295,9 +306,9 @@ def follow_coverage(seconds: int, keep: Path) -> None:
     def test(data: bytes) -> None:
         path.write_bytes(data)
         with contextlib.suppress(MidiexError):
-            score.read(path)
+            function(path)
 
-    options = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-max_len=20000",
+    options = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=4096", "-max_len=20000",
                f"-artifact_prefix={keep}/", str(corpus)]  # fmt: skip
     atheris.Setup([sys.argv[0], *options], test)
     atheris.Fuzz()
@@ -309,13 +320,14 @@ def main() -> None:
     parser.add_argument("--extend", type=int, default=2_000, metavar="N", help="inputs to extending")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=10.0, help="that an input may take")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of the processor that an input may take")
     parser.add_argument("--memory", type=float, default=1.0, help="GiB that an input may take")
     parser.add_argument("--keep", type=Path, default=Path("fuzz_failures"), help="folder for inputs that failed")
     parser.add_argument("--coverage", type=int, metavar="SECONDS", help="only follow coverage, with atheris")
+    parser.add_argument("--target", choices=TARGETS, default="read", help="what --coverage tries")
     args = parser.parse_args()
     if args.coverage:
-        return follow_coverage(args.coverage, args.keep)
+        return follow_coverage(args.target, args.coverage, args.keep)
     rows = [row for what, count in (("read", args.read), ("extend", args.extend)) if count
             for row in fuzz(what, count, args)]  # fmt: skip
     report("fuzz", rows, seed=args.seed, seconds=args.seconds, memory_gib=args.memory)
