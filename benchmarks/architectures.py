@@ -119,17 +119,21 @@ def remi(args: argparse.Namespace) -> None:
 
 def speed(args: argparse.Namespace) -> None:
     from rivals.measuring import speed as measure
+    from rivals.recurrence import OWN, TORCHS
+    from rivals.sizes import RECURRENT
 
-    tasks = [(name, scale, chosen(name), args.data, threads)
-             for scale in MINUTES for name in args.networks for threads in (1, 2)]  # fmt: skip
+    tasks = [(name, scale, chosen(name), args.data, threads, kernels)
+             for scale in MINUTES for name in args.networks for threads in (1, 2)
+             for kernels in (OWN, TORCHS) if kernels == OWN or name in RECURRENT]  # fmt: skip
     rows = []
-    for (name, scale, settings, _, threads), found in side_by_side(measure, tasks, 1, "speed"):
+    for (name, scale, settings, _, threads, kernels), found in side_by_side(measure, tasks, 1, "speed"):
         rows.append({
-            "network": name, "scale": scale, "parameters": found.parameters, "threads": threads,
+            "network": name, "scale": scale, "parameters": found.parameters, "threads": threads, "kernels": kernels,
             "notes a batch": settings.notes_per_batch, "notes/s": found.notes / found.wall_s,
             "notes a CPU second": found.notes / found.cpu_s,
         })  # fmt: skip
-    report("architectures_speed", sorted(rows, key=lambda row: (row["scale"], row["threads"], row["network"])))
+    rows.sort(key=lambda row: (row["scale"], row["threads"], row["kernels"], row["network"]))
+    report("architectures_speed", rows)
 
 
 def memory(args: argparse.Namespace) -> None:

@@ -257,11 +257,15 @@ def test_an_encoder_hears_the_same_whatever_was_told_of_other_chunks(
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_recurrent_layers_are_torchs_own(recurrence: ModuleType, kind: str) -> None:
+@pytest.mark.parametrize("kernels", ["own", "torch's"])
+def test_recurrent_layers_are_torchs_own(
+    recurrence: ModuleType, kind: str, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Outputs, states and every gradient."""
+    monkeypatch.setattr(recurrence, "kernels", kernels)
     torch.manual_seed(0)
     sequences, steps, inputs, width = 4, 7, 5, 6
-    network = getattr(nn, kind)(inputs, width, 2, batch_first=True)
+    network = getattr(nn, kind)(inputs, width, 2, batch_first=kind == "LSTM")
     recurrence.begin_well(network)
     lengths = torch.tensor([3, 7, 1, 5]) if kind == "LSTM" else torch.full((4,), steps)
     x = torch.randn(sequences, steps, inputs, requires_grad=True)
@@ -271,7 +275,8 @@ def test_recurrent_layers_are_torchs_own(recurrence: ModuleType, kind: str) -> N
 
     def torchs() -> tuple[Tensor, Tensor]:
         if kind == "GRU":
-            return network(x, state[0])
+            y, after = network(x.transpose(0, 1), state[0])
+            return y.transpose(0, 1), after
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         y, after = network(packed, (state[0], state[1]))
         return nn.utils.rnn.pad_packed_sequence(y, batch_first=True)[0], torch.stack(after)

@@ -16,6 +16,7 @@ from midiex.dataset import Dataset, Song, Songs, Window, collate, load_split, ma
 from midiex.evaluation.likelihood import last_target
 from midiex.train import Run, _keep_freed_memory
 
+from . import recurrence
 from .sizes import builder, config
 from .training import Settings, widen_pool
 
@@ -33,8 +34,9 @@ class Speed:
     cpu_s: float
 
 
-def speed(name: str, scale: str, settings: Settings, shards: Path, threads: int) -> Speed:
-    """Steps of training on batches that are made beforehand."""
+def speed(name: str, scale: str, settings: Settings, shards: Path, threads: int, kernels: str) -> Speed:
+    """Steps of training on batches that are made beforehand; recurrent networks by their own kernels or by torch's."""
+    recurrence.kernels = kernels
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     _keep_freed_memory()

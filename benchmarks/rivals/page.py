@@ -16,6 +16,7 @@ from common import RESULTS, table
 from midiex import plots
 
 from .curves import Curve
+from .recurrence import OWN, TORCHS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ def draw(docs: Path) -> Path:
         _learning(alone, "Learning without echoes and habits, 3M parameters", target)
         parts += [ALONE, _picture(target, docs), table(_ends(alone, speed, "3M"))]
     if speed:
-        parts += ["## Speed of training\n", table(speed)]
+        parts += ["## Speed of training\n", table(speed), _by_torchs_kernels(speed)]
     if memory:
         target = pictures / "memory.png"
         _memory(memory, target)
@@ -234,7 +235,8 @@ def _race(found: Sequence[Curve], speed: Rows, scale: str) -> str:
                          "wall time, two threads": "not reached"})  # fmt: skip
             continue
         cores, notes = (float(np.mean(column)) for column in zip(*there, strict=True))
-        rates = {r["network"]: r["notes/s"] for r in speed if r["scale"] == scale and r["threads"] == 2}
+        rates = {r["network"]: r["notes/s"] for r in speed
+                 if r["scale"] == scale and r["threads"] == 2 and r["kernels"] == OWN}  # fmt: skip
         wall = f"{notes * rates[RIVAL] / rates[name]:.2f}" if {RIVAL, name} <= rates.keys() else "not measured"
         missed = f" ({len(reached) - len(there)} of {len(reached)} seeds not)" if len(there) < len(reached) else ""
         rows.append({"network": TITLES[name], "time of a core": f"{cores:.2f}{missed}", "notes": f"{notes:.2f}",
@@ -244,6 +246,19 @@ def _race(found: Sequence[Curve], speed: Rows, scale: str) -> str:
         "rate had fallen by then, that of the others had not):"
     )
     return f"{head}\n\n{table(rows)}"
+
+
+def _by_torchs_kernels(speed: Rows) -> str:
+    """What the rival would take longer, had it no kernels of its own."""
+    sentences = []
+    for scale in ("3M", "12M"):
+        at = {(r["network"], r["kernels"]): r["notes/s"] for r in speed if r["scale"] == scale and r["threads"] == 2}
+        if {("ours", OWN), (RIVAL, OWN), (RIVAL, TORCHS)} <= at.keys():
+            times = [at["ours", OWN] / at[RIVAL, kernels] for kernels in (OWN, TORCHS)]
+            sentences.append(f"At {scale} and two threads midiex's own learns from {times[0]:.2f} times the notes a "
+                             f"second of the {TITLES[RIVAL]}, and from {times[1]:.2f} times those that it learns from "
+                             "by the kernels torch brings, as a project that begins with an LSTM would.")  # fmt: skip
+    return " ".join(sentences)
 
 
 def _spread(rows: Rows) -> Rows:

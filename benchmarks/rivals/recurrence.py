@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+OWN, TORCHS = "own", "torch's"
+kernels = OWN  # of a CPU; another only to measure what these are worth
+
 
 def begin_well(network: nn.LSTM | nn.GRU) -> None:
     """Orthogonal recurrent matrices gate by gate (Saxe et al., arXiv 1312.6120), inputs of unit gain, and an LSTM's
@@ -33,7 +36,7 @@ def run_lstm(lstm: nn.LSTM, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[
     """Sequences x (W, T, D), of which the first `lengths` (W,) rows count, begun in `state` (2, L, W, H), which is h
     and c -> outputs (W, T, H), garbage where nothing counts, and the state after each. All float32; on a CPU it runs as
     that under any autocast, and without torch's own LSTM for the reason that `run_gru` gives."""
-    if x.is_cuda:
+    if x.is_cuda or kernels == TORCHS:
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         y, (h, c) = lstm(packed, (state[0].contiguous(), state[1].contiguous()))
         return pad_packed_sequence(y, batch_first=True)[0].float(), torch.stack([h, c]).float()
@@ -54,7 +57,7 @@ def run_lstm(lstm: nn.LSTM, x: Tensor, lengths: Tensor, state: Tensor) -> tuple[
 def run_gru(gru: nn.GRU, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """x (T, W, D), state (L, W, H) -> outputs (T, W, H) and the state after the last step. torch's own GRU adds to the
     gradient of the recurrent matrix at every step, which on a CPU takes most of the time; here it is one product."""
-    if x.is_cuda:
+    if x.is_cuda or kernels == TORCHS:
         y, state = gru(x, state)
         return y.float(), state.float()
     last = []
