@@ -131,3 +131,31 @@ def test_memory_is_compared_at_sixteen_chunks(results: Path) -> None:
     assert "With 16 chunks of context and all written midiex's own takes 1.50 times" in text
     assert "and last written" not in text
     assert "more than 8 GB" in text
+
+
+def test_it_says_what_was_expected_and_where_a_recurrent_network_wins(results: Path) -> None:
+    write(results, "curves", curves=[curve("ours", [5.6, 4.5, 4.0]), curve("lstm_attention", [5.5, 5.2, 5.0])])
+    rows = [{"network": name, "scale": "3M", "chunks of context": 16, "written": "all", "MB": mb}
+            for name, mb in (("ours", 300.0), ("gru", 100.0), ("lstm_attention", 200.0))]  # fmt: skip
+    write(results, "memory", rows=rows)
+    write(results, "generation", rows=[
+        {"run": f"{name}-3M-seed0", "minutes": minutes, "notes_per_s": pace, "peak_mb": minutes * mb}
+        for name, pace, mb in (("ours", 300.0, 5.0), ("gru", 200.0, 1.0)) for minutes in (20, 1)
+    ])  # fmt: skip
+    text = " ".join(module("page").draw(results / "docs").read_text().split())
+    assert "ended after 0.52 of its time of a core; at most a third was expected." in text
+    assert "1.50 times what the LSTM encoder-decoder with attention takes. At most half was expected." in text
+    assert (
+        "after 0.00 million notes, 3M: a recurrent network, the LSTM encoder-decoder with attention (5.500; midiex's"
+        in text
+    )
+    assert "after its time of a core, 3M: encoder-decoder transformer (midiex) (4.000)." in text
+    assert "16 chunks of context: a recurrent network, the GRU language model (100 MB; midiex's own: 300)." in text
+    assert "Most notes a second in writing: encoder-decoder transformer (midiex) (300 notes/s)." in text
+    assert "the longest piece: a recurrent network, the GRU language model (20 MB; midiex's own: 100)." in text
+
+
+def test_where_midiex_did_not_come_as_far_it_says_so(results: Path) -> None:
+    write(results, "curves", curves=[curve("ours", [5.6, 5.5, 5.1]), curve("lstm_attention", [5.5, 5.2, 5.0])])
+    text = " ".join(module("page").draw(results / "docs").read_text().split())
+    assert "midiex's own did not come as far as the LSTM encoder-decoder with attention in its time of a core" in text

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,23 +15,15 @@ from common import RESULTS, table
 from midiex import plots
 
 from .curves import Curve
-from .recurrence import OWN, TORCHS
+from .summary import RIVAL, TITLES, Rows, by_torchs_kernels, ends, memory_ratio, race_rows, spread, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLES = {
-    "ours": "encoder-decoder transformer (midiex)", "lstm": "LSTM encoder-decoder",
-    "lstm_attention": "LSTM encoder-decoder with attention", "gru": "GRU language model",
-    "decoder_only": "decoder-only transformer", "remi": "decoder-only over REMI",
-    "remi_bpe": "decoder-only over REMI and BPE",
-}  # fmt: skip
 _STYLES = {
     "ours": (plots.NEW, "o"), "lstm": (plots.TRACKS[0], "s"), "lstm_attention": (plots.TRACKS[4], "D"),
     "gru": (plots.TRACKS[2], "^"), "decoder_only": (plots.TRACKS[3], "v"),
 }  # fmt: skip
-RIVAL = "lstm_attention"  # whose end midiex's own network is timed to
-Rows = list[dict[str, Any]]
 
 
 def results(name: str) -> dict[str, Any]:
@@ -48,32 +39,32 @@ def draw(docs: Path) -> Path:
     pictures.mkdir(parents=True, exist_ok=True)
     speed, memory = results("speed").get("rows", []), results("memory").get("rows", [])
     judged, generation = results("judged").get("rows", []), results("generation").get("rows", [])
-    parts = [HEAD, _method(found, results("search"))]
+    parts = [HEAD, verdict(found, speed, memory, generation), _method(found, results("search"))]
     for scale in ("3M", "12M"):
         own = [one for one in found if one.scale == scale and not one.alone and one.network in _STYLES]
         if own:
             target = pictures / f"learning_{scale}.png"
             _learning(own, f"Learning, {scale} parameters", target)
             parts += [f"## Learning, about {scale[:-1]} M parameters\n", _picture(target, docs)]
-            parts += [table(_ends(own, speed, scale)), _race(own, speed, scale)]
+            parts += [table(ends(own, speed, scale)), _race(own, speed, scale)]
     alone = [one for one in found if one.alone]
     if alone:
         target = pictures / "learning_alone.png"
         _learning(alone, "Learning without echoes and habits, 3M parameters", target)
-        parts += [ALONE, _picture(target, docs), table(_ends(alone, speed, "3M"))]
+        parts += [ALONE, _picture(target, docs), table(ends(alone, speed, "3M"))]
     if speed:
-        parts += ["## Speed of training\n", table(speed), _by_torchs_kernels(speed)]
+        parts += ["## Speed of training\n", table(speed), by_torchs_kernels(speed)]
     if memory:
         target = pictures / "memory.png"
         _memory(memory, target)
-        parts += [MEMORY, _picture(target, docs), table(_spread(memory)), _memory_ratio(memory)]
+        parts += [MEMORY, _picture(target, docs), table(spread(memory)), memory_ratio(memory)]
     if judged:
         parts += [JUDGED, table(judged)]
     if generation:
         parts += [GENERATION, table(generation)]
     tokens = [one for one in found if one.network not in _STYLES]
     if tokens:
-        parts += [REMI, table(_ends(tokens, speed, "3M")), _without_what_remi_drops(results("judged"))]
+        parts += [REMI, table(ends(tokens, speed, "3M")), _without_what_remi_drops(results("judged"))]
     page = docs / "why-encoder-decoder.md"
     blocks = [block for part in parts for block in part.strip("\n").split("\n\n") if block]
     page.write_text("\n\n".join(map(_wrapped, blocks)) + "\n")
@@ -81,8 +72,13 @@ def draw(docs: Path) -> Path:
 
 
 def _wrapped(block: str) -> str:
-    """A paragraph in lines of like length; headings, tables and pictures as they are."""
-    return block if block[0] in "#|!" else textwrap.fill(" ".join(block.split()), 120, break_on_hyphens=False)
+    """A paragraph, or the points of a list, in lines of like length; headings, tables and pictures as they are."""
+    if block[0] in "#|!":
+        return block
+    if block[0] == "-":
+        return "\n".join(textwrap.fill(line, 120, subsequent_indent="  ", break_on_hyphens=False)
+                         for line in block.splitlines())  # fmt: skip
+    return textwrap.fill(" ".join(block.split()), 120, break_on_hyphens=False)
 
 
 HEAD = """
@@ -176,7 +172,10 @@ def _learning(found: Sequence[Curve], title: str, target: Path) -> None:
 
 def _memory(rows: Rows, target: Path) -> None:
     figure = plots.paper("Memory of a training step by context")
+    measured = {row["written"] for row in rows}
     for left, written in ((0.06, "all"), (0.55, "last")):
+        if written not in measured:
+            continue
         axes = figure.add_axes((left, 0.12, 0.43, 0.74))
         for kind, (colour, marker) in _STYLES.items():
             own = [r for r in rows if r["network"] == kind and r["written"] == written and not isinstance(r["MB"], str)]
@@ -196,96 +195,14 @@ def _plain(axes: Axes, label: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _of(found: Iterable[Curve]) -> dict[str, list[Curve]]:
-    kinds: defaultdict[str, list[Curve]] = defaultdict(list)
-    for one in found:
-        kinds[one.network].append(one)
-    return {name: kinds[name] for name in TITLES if name in kinds}
-
-
-def _ends(found: Sequence[Curve], speed: Rows, scale: str) -> Rows:
-    """A row a network: where its trainings ended."""
-    rows = []
-    for name, own in _of(found).items():
-        ends = [one.nats[-1] for one in own]
-        spread = f" ± {np.std(ends, ddof=1):.3f}" if len(own) > 1 else ""
-        sizes = {row["parameters"] for row in speed if row["network"] == name and row["scale"] == scale}
-        rows.append({
-            "network": TITLES[name], "parameters": max(sizes, default="not measured"), "seeds": len(own),
-            "nats a note at the end": f"{np.mean(ends):.3f}{spread}",
-            "million notes": f"{np.mean([one.notes[-1] for one in own]) / 1e6:.2f}",
-            "minutes of a core": f"{np.mean([one.core_s[-1] for one in own]) / 60:.1f}",
-        })  # fmt: skip
-    return rows
-
-
 def _race(found: Sequence[Curve], speed: Rows, scale: str) -> str:
-    """How soon each network was where the rival ended, seed by seed; times of a core and, by the notes a second of a
-    quiet machine, of two threads."""
-    kinds = _of(found)
-    if RIVAL not in kinds:
-        return ""
-    ends = {one.seed: one for one in kinds[RIVAL]}
-    rows = []
-    for name, own in kinds.items():
-        reached = [(one, one.reached(ends[one.seed].nats[-1]), ends[one.seed]) for one in own if one.seed in ends]
-        there = [(at[1] / rival.core_s[-1], at[0] / rival.notes[-1]) for _, at, rival in reached if at]
-        if not there:
-            rows.append({"network": TITLES[name], "time of a core": "not reached", "notes": "not reached",
-                         "wall time, two threads": "not reached"})  # fmt: skip
-            continue
-        cores, notes = (float(np.mean(column)) for column in zip(*there, strict=True))
-        rates = {r["network"]: r["notes/s"] for r in speed
-                 if r["scale"] == scale and r["threads"] == 2 and r["kernels"] == OWN}  # fmt: skip
-        wall = f"{notes * rates[RIVAL] / rates[name]:.2f}" if {RIVAL, name} <= rates.keys() else "not measured"
-        missed = f" ({len(reached) - len(there)} of {len(reached)} seeds not)" if len(there) < len(reached) else ""
-        rows.append({"network": TITLES[name], "time of a core": f"{cores:.2f}{missed}", "notes": f"{notes:.2f}",
-                     "wall time, two threads": wall})  # fmt: skip
+    """How soon each network was where the rival ended."""
+    rows = race_rows(found, speed, scale)
     head = (
         f"What each needed to be where the {TITLES[RIVAL]} was at its end, as a share of what that took (its learning "
         "rate had fallen by then, that of the others had not):"
     )
-    return f"{head}\n\n{table(rows)}"
-
-
-def _by_torchs_kernels(speed: Rows) -> str:
-    """What the rival would take longer, had it no kernels of its own."""
-    sentences = []
-    for scale in ("3M", "12M"):
-        at = {(r["network"], r["kernels"]): r["notes/s"] for r in speed if r["scale"] == scale and r["threads"] == 2}
-        if {("ours", OWN), (RIVAL, OWN), (RIVAL, TORCHS)} <= at.keys():
-            times = [at["ours", OWN] / at[RIVAL, kernels] for kernels in (OWN, TORCHS)]
-            sentences.append(f"At {scale} and two threads midiex's own learns from {times[0]:.2f} times the notes a "
-                             f"second of the {TITLES[RIVAL]}, and from {times[1]:.2f} times those that it learns from "
-                             "by the kernels torch brings, as a project that begins with an LSTM would.")  # fmt: skip
-    return " ".join(sentences)
-
-
-def _spread(rows: Rows) -> Rows:
-    """Memory as a table: a row a network and way, a column a length of context."""
-    chunks = sorted({row["chunks of context"] for row in rows})
-    spread = []
-    for written in ("all", "last"):
-        for name in TITLES:
-            own = {r["chunks of context"]: r["MB"] for r in rows if r["network"] == name and r["written"] == written}
-            if own:
-                cells = {
-                    f"{n} chunks, MB": own[n] if isinstance(own[n], str) else f"{own[n]:.0f}"
-                    for n in chunks
-                    if n in own
-                }
-                spread.append({"network": TITLES[name], "written": written, **cells})
-    return spread
-
-
-def _memory_ratio(rows: Rows) -> str:
-    sentences = []
-    for written in ("all", "last"):
-        at = {r["network"]: r["MB"] for r in rows if r["chunks of context"] == 16 and r["written"] == written}
-        if {"ours", RIVAL} <= at.keys() and not any(isinstance(at[n], str) for n in ("ours", RIVAL)):
-            sentences.append(f"With 16 chunks of context and {written} written midiex's own takes "
-                             f"{at['ours'] / at[RIVAL]:.2f} times what the {TITLES[RIVAL]} takes.")  # fmt: skip
-    return " ".join(sentences)
+    return f"{head}\n\n{table(rows)}" if rows else ""
 
 
 def _without_what_remi_drops(judged: dict[str, Any]) -> str:
