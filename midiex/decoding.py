@@ -23,6 +23,7 @@ from .habits import Habits, Told
 from .model import ChunkTransformer
 from .progression import HALVES
 from .recalled import Recalled
+from .sampling import pick
 from .stepper import Memory, Stepper, TorchStepper
 from .tokens import (
     BAR,
@@ -106,43 +107,6 @@ class _Fixed:
             mask[level, self.next()[level, name]] = True
 
 
-def pick(p: np.ndarray, mask: np.ndarray | None, config: GenerateConfig, rng: np.random.Generator) -> np.ndarray:
-    """One sample a row of probabilities p (K, n) above 0, mask True where allowed: temperature, min-p, top-p.
-
-    min-p (Nguyen et al., arXiv 2407.01082) drops what is unlikely beside the likeliest choice; top-p (Holtzman et al.,
-    arXiv 1904.09751) the tail beyond a total probability.
-    """
-    if mask is not None:
-        p = p * mask
-    p = p / np.maximum.reduce(p, 1, keepdims=True)  # beside the likeliest
-    row, value = (p >= config.min_p**config.temperature).nonzero()
-    weights, values = (p[row, value] ** (1 / config.temperature)).tolist(), value.tolist()
-    draws, ends = rng.random(len(p)).tolist(), row.searchsorted(np.arange(1, len(p) + 1)).tolist()
-    picked, begin = [], 0
-    for draw, end in zip(draws, ends, strict=True):  # so few are left that numpy would be slower from here on
-        picked.append(values[begin + _one_of(weights[begin:end], config.top_p, draw)])
-        begin = end
-    return np.array(picked)
-
-
-def _one_of(weights: list[float], top_p: float, draw: float) -> int:
-    """Which of the weights, the least likely left out, a number from 0 to below 1 falls upon."""
-    if len(weights) == 1:
-        return 0
-    least, out = weights[0], (1 - top_p) * sum(weights)
-    for least in sorted(weights):
-        out -= least
-        if out < 0:
-            break
-    kept = [(which, weight) for which, weight in enumerate(weights) if weight >= least]
-    left = draw * sum(weight for _, weight in kept)
-    for which, weight in kept:
-        left -= weight
-        if left < 0:
-            return which
-    return kept[-1][0]  # sums are rounded
-
-
 def stepper_for(
     engine: str, model: ChunkTransformer, memory: Memory, task: Task, candidates: int, longest: int
 ) -> Stepper:
@@ -175,152 +139,208 @@ def write_chunk(
     With `weigh` candidates tell how likely the model found them; what is written is the same. `steppers` makes what
     takes the steps, as `stepper_for` does: networks of other kinds bring their own, and a `memory` that these know.
     """
-    count, longest = config.candidates, most_notes + len(task.fixed)
-    state = State(task.grammar, task.bar_positions, count, task.final, task.runs)
-    fixed = _Fixed(task.fixed, count)
-    stepper = steppers(config.engine, model, memory, task, count, longest)
-    listeners = [Listener(task.heard) for _ in range(count)]
-    growing = [Habits(task.recalled.habits) for _ in range(count)]
-    choices = Choices(model.heads, task.recalled, config.habits)
-    pull = _pull(task, config.progression)
-    rows = np.zeros((count, longest + 1, len(FIELD_SIZES)), np.int64)  # the last for those that are finished
-    lengths = np.zeros(count, np.int64)
-    done, cut_short, is_fixed = (np.zeros(count, bool) for _ in range(3))  # is_fixed: whose next row is a fixed one
-    nll, each = np.zeros(count), np.arange(count)
-    settled = nll  # without the choices that a fixed row may yet make void
-    previous: np.ndarray | None = None
-    onset: np.ndarray | None = None
-    coming = fixed.next()
-    source: np.ndarray | None = None  # the states that the latest onset was drawn from
+    return _Writing(model, memory, task, config, rng, most_notes, weigh, steppers).candidates()
 
-    def nats(p: np.ndarray, values: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-        return np.where(ignored, 0, -np.log(p[each, values])) if weigh else np.zeros(1)
 
-    def draw_onset(states: np.ndarray) -> _Onset:
-        bars = None if previous is None else previous[:, BAR]
-        p = choices.p(BAR_HEAD, states, behind(None), bars)
-        bar = pick(p, _never_empty(state.bars(), done), config, rng)  # a later bar leads to the fixed row as well
-        spent = nats(p, bar, done)
+class _Writing:
+    """K candidates of a chunk on their way, side by side. Arrays are (K, ...)."""
+
+    def __init__(
+        self, model: ChunkTransformer, memory: Memory, task: Task, config: GenerateConfig, rng: np.random.Generator,
+        most_notes: int, weigh: bool, steppers: Callable[..., Stepper],
+    ):  # fmt: skip
+        self.task, self.config, self.rng, self.most_notes, self.weigh = task, config, rng, most_notes, weigh
+        count, self.longest = config.candidates, most_notes + len(task.fixed)
+        self.state = State(task.grammar, task.bar_positions, count, task.final, task.runs)
+        self.fixed = _Fixed(task.fixed, count)
+        self.stepper = steppers(config.engine, model, memory, task, count, self.longest)
+        self.listeners = [Listener(task.heard) for _ in range(count)]
+        self.growing = [Habits(task.recalled.habits) for _ in range(count)]
+        self.choices = Choices(model.heads, task.recalled, config.habits)
+        self.pull = _pull(task, config.progression)
+        # the last row for those that are finished
+        self.rows = np.zeros((count, self.longest + 1, len(FIELD_SIZES)), np.int64)
+        self.lengths = np.zeros(count, np.int64)
+        self.done, self.cut_short = np.zeros(count, bool), np.zeros(count, bool)
+        self.is_fixed = np.zeros(count, bool)  # whose next row is a fixed one
+        self.nll, self.each = np.zeros(count), np.arange(count)
+        self.settled = self.nll  # without the choices that a fixed row may yet make void
+        self.previous: np.ndarray | None = None  # the latest notes
+        self.onset: np.ndarray | None = None  # (K, 2) of the next ones
+        self.source: np.ndarray | None = None  # the states that the onset was drawn from
+        self.coming = self.fixed.next()
+
+    def candidates(self) -> list[Candidate]:
+        """Writes them to their end."""
+        for step in range(self.longest + 1):
+            states = self.stepper.step(self.previous, self.onset, self._echoes())
+            if self.onset is not None:
+                if len(self.task.fixed) and self.source is not None:
+                    states = self._redrawn(self.onset, self.source, states)
+                states = self._write_notes(self.onset, states)
+            self.settled, self.source, self.coming = self.nll, states, self.fixed.next()
+            drawn = self._draw_onset(states)
+            self.nll = self.nll + drawn.nats
+            self.done = drawn.ended
+            if self.done.all() or step == self.longest:
+                break
+            self.cut_short |= ~self.done & (self.lengths - self.fixed.written == self.most_notes)
+            self.is_fixed = drawn.to_fixed
+            self._move(np.array([drawn.bar, drawn.position]).T)
+        return [
+            Candidate(
+                self.rows[k, : self.lengths[k]].astype(np.int32),
+                bool(self.done[k] and not self.cut_short[k]),
+                float(self.nll[k]) / max(1, self.lengths[k] - self.fixed.written[k]) if self.weigh else None,
+            )
+            for k in range(len(self.each))
+        ]
+
+    def _move(self, onset: np.ndarray) -> None:
+        self.onset = onset
+        self.state.move(onset[:, 0], onset[:, 1])
+
+    def _nats(self, p: np.ndarray, values: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+        return np.where(ignored, 0, -np.log(p[self.each, values])) if self.weigh else np.zeros(1)
+
+    # ---- where the next notes lie ----
+
+    def _draw_onset(self, states: np.ndarray) -> _Onset:
+        fixed, coming, done = self.fixed, self.coming, self.done
+        bars = None if self.previous is None else self.previous[:, BAR]
+        p = self.choices.p(BAR_HEAD, states, self._behind(None), bars)
+        # a later bar leads to the fixed row as well
+        bar = pick(p, _never_empty(self.state.bars(), done), self.config, self.rng)
+        spent = self._nats(p, bar, done)
         ended = done | (bar == END)
-        to_fixed = np.zeros(count, bool)
-        if len(task.fixed):
-            ended = done | (bar == END) & (fixed.written == len(task.fixed))
+        to_fixed = np.zeros(len(done), bool)
+        if len(self.task.fixed):
+            is_left = fixed.written < len(self.task.fixed)
+            ended = done | (bar == END) & ~is_left
             # the free notes are used up: only fixed rows are still to come
-            full = (lengths - fixed.written == most_notes) & (fixed.written < len(task.fixed))
+            full = (self.lengths - fixed.written == self.most_notes) & is_left
             to_fixed = ~ended & (full | (bar > coming[:, BAR]))
             bar = np.where(to_fixed, coming[:, BAR], bar)
         bar = bar * ~ended
         if ended.all():
             return _Onset(bar, bar, ended, to_fixed, spent)
-        p = choices.p(POSITION_HEAD, choices.after(BAR_HEAD, bar, states), behind(bar))
-        mask = state.positions(bar)
-        if len(task.fixed):
+        p = self.choices.p(POSITION_HEAD, self.choices.after(BAR_HEAD, bar, states), self._behind(bar))
+        mask = self.state.positions(bar)
+        if len(self.task.fixed):
             fixed.allow(mask, POSITION, coming[:, BAR] == bar)
-        position = pick(p, _never_empty(mask, ended | to_fixed), config, rng)
-        spent = spent + nats(p, position, ended)
-        if len(task.fixed):
+        position = pick(p, _never_empty(mask, ended | to_fixed), self.config, self.rng)
+        spent = spent + self._nats(p, position, ended)
+        if len(self.task.fixed):
             to_fixed |= ~ended & (bar == coming[:, BAR]) & (position > coming[:, POSITION])
             position = np.where(to_fixed, coming[:, POSITION], position)
         return _Onset(bar, position, ended, to_fixed, spent)
 
-    def behind(bar: np.ndarray | None) -> list[Told]:
+    def _redrawn(self, onset: np.ndarray, source: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """Onsets at which the model expects only fixed voices are drawn anew; the states after the last draw."""
+        for _ in range(self.config.redraws):
+            at_fixed = (onset == self.coming[:, [BAR, POSITION]]).all(1)
+            share = _share_of_free(self.choices, states, self._here(onset), self.state)
+            again = ~self.done & ~self.is_fixed & ~at_fixed & (self.rng.random(len(share)) >= share)
+            if not again.any():
+                break
+            new = self._draw_onset(source)
+            self.is_fixed = np.where(again, new.to_fixed, self.is_fixed)
+            self.nll = np.where(again, self.settled + new.nats, self.nll)
+            self.done = self.done | again & new.ended
+            onset = np.where(again[:, None], np.stack([new.bar, new.position], 1), onset)
+            self._move(onset)
+            states = self.stepper.step(self.previous, onset, self._echoes(), again=True)
+        return states
+
+    # ---- what they are ----
+
+    def _write_notes(self, onset: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """The next note of each, field after field; returns the states after the last."""
+        weaves = len(self.task.fixed) > 0
+        note = np.zeros((len(self.each), len(FIELD_SIZES)), np.int64)
+        note[:, BAR], note[:, POSITION] = onset.T
+        told = self._here(onset)
+        # where the note is the fixed row itself, as far as it is chosen
+        level = ~self.is_fixed & (onset == self.coming[:, [BAR, POSITION]]).all(1)
+        for head, name in enumerate(HEAD_ORDER[:BAR_HEAD]):
+            picked = None if self.weigh or weaves else self.state.only(name, note[:, PROGRAM])
+            if picked is None:
+                p = self.choices.p(head, states, told)
+                picked = self._pick(name, p, note, level)
+            else:
+                self.rng.random(len(note))  # so that what is drawn later does not depend on `weigh`
+            if weaves:
+                picked = self._kept_to(name, picked, level)
+            note[:, name] = picked
+            if name in WHICH:
+                told = told_more(self.growing, told, name, note)
+            if self.weigh:
+                self.nll = self.nll + self._nats(p, picked, self.done)
+            states = self.choices.after(head, picked, states)
+        self._keep(note, told)
+        return states
+
+    def _pick(self, name: int, p: np.ndarray, note: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """A value for a field of the notes, of probabilities p (K, n)."""
+        mask = _mask(self.state, note, name)
+        if len(self.task.fixed) and mask is not None:
+            self.fixed.allow(mask, name, level)
+        wished = p if self.pull is None or name != PITCH else p * _guidance(self.pull, self.task, note)
+        return pick(wished, _never_empty(mask, self.done | self.is_fixed), self.config, self.rng)
+
+    def _kept_to(self, name: int, picked: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """The values, those of the fixed rows where these are reached or passed; `level` is brought up to date."""
+        if name in WHICH:
+            self.is_fixed = self.is_fixed | level & (picked > self.coming[:, name])
+            level &= picked == self.coming[:, name]
+            if name == WHICH[-1]:
+                self.is_fixed = self.is_fixed | level
+                level[:] = False
+        return np.where(self.is_fixed, self.coming[:, name], picked)
+
+    def _keep(self, note: np.ndarray, told: list[Told]) -> None:
+        """Notes that are whole, for all that follows."""
+        self.state.write(note[:, PROGRAM], note[:, INSTANCE], note[:, PITCH])
+        self.rows[self.each, self.lengths] = note
+        self.lengths += ~self.done
+        if len(self.task.fixed):
+            self.nll = np.where(self.is_fixed, self.settled, self.nll)
+            self.fixed.written += self.is_fixed & ~self.done
+        for k, ((bar, *rest), over) in enumerate(zip(note.tolist(), self.done.tolist(), strict=True)):
+            if not over:
+                row = (bar + self.task.first_bar, *rest)
+                self.listeners[k].hear(row)
+                self.growing[k].hear(row, count=False, told=told[k])
+        self.previous = note
+
+    # ---- what the past says of them ----
+
+    def _behind(self, bar: np.ndarray | None) -> list[Told]:
         """What the next onset's habits depend on; a chunk's first bar depends on none."""
         if bar is None:
-            return [{} if over or previous is None else h.behind() for h, over in zip(growing, done, strict=True)]
-        bars = (bar + task.first_bar).tolist()
-        return [{} if over else h.behind(b) for h, over, b in zip(growing, done, bars, strict=True)]
+            return [
+                {} if over or self.previous is None else habits.behind()
+                for habits, over in zip(self.growing, self.done, strict=True)
+            ]
+        bars = (bar + self.task.first_bar).tolist()
+        places = zip(self.growing, self.done, bars, strict=True)
+        return [{} if over else habits.behind(at) for habits, over, at in places]
 
-    def here(onset: np.ndarray) -> list[Told]:
+    def _here(self, onset: np.ndarray) -> list[Told]:
         """What the habits of a note at this onset depend on."""
-        places = zip(growing, (onset[:, 0] + task.first_bar).tolist(), onset[:, 1].tolist(), done, strict=True)
+        bars, positions = (onset[:, 0] + self.task.first_bar).tolist(), onset[:, 1].tolist()
+        places = zip(self.growing, bars, positions, self.done, strict=True)
         return [{} if over else habits.coming(bar, position) for habits, bar, position, over in places]
 
-    def echoes() -> np.ndarray:
-        if onset is None:
-            return np.tile(NOTHING, (count, ECHOES, 1))
-        places = zip(listeners, (onset[:, 0] + task.first_bar).tolist(), onset[:, 1].tolist(), strict=True)
-        values = [v for listener, bar, position in places for echo in listener.expect(bar, position) for v in echo]
-        return np.array(values, np.int64).reshape(count, ECHOES, -1)
-
-    for step in range(longest + 1):
-        states = stepper.step(previous, onset, echoes())
-        if onset is not None:
-            for _ in range(config.redraws if len(task.fixed) and source is not None else 0):
-                at_fixed = (onset == coming[:, [BAR, POSITION]]).all(1)
-                share = _share_of_free(choices, states, here(onset), state)
-                again = ~done & ~is_fixed & ~at_fixed & (rng.random(count) >= share)
-                if not again.any() or source is None:
-                    break
-                new = draw_onset(source)
-                is_fixed = np.where(again, new.to_fixed, is_fixed)
-                nll = np.where(again, settled + new.nats, nll)
-                done |= again & new.ended
-                onset = np.where(again[:, None], np.stack([new.bar, new.position], 1), onset)
-                state.move(onset[:, 0], onset[:, 1])
-                states = stepper.step(previous, onset, echoes(), again=True)
-            note = np.zeros((count, len(FIELD_SIZES)), np.int64)
-            note[:, BAR], note[:, POSITION] = onset.T
-            told = here(onset)
-            ignored = done | is_fixed
-            level = is_fixed  # so far the note is the fixed row itself
-            if len(task.fixed):
-                level = ~is_fixed & (onset == coming[:, [BAR, POSITION]]).all(1)
-            for head, name in enumerate(HEAD_ORDER[:BAR_HEAD]):
-                picked = None if weigh or len(task.fixed) else state.only(name, note[:, PROGRAM])
-                if picked is None:
-                    mask = _mask(state, note, name)
-                    if len(task.fixed) and mask is not None:
-                        fixed.allow(mask, name, level)
-                    p = choices.p(head, states, told)
-                    wished = p if pull is None or name != PITCH else p * _guidance(pull, task, note)
-                    picked = pick(wished, _never_empty(mask, ignored), config, rng)
-                else:
-                    rng.random(count)  # so that what is drawn later does not depend on `weigh`
-                if len(task.fixed):
-                    if name in WHICH:
-                        is_fixed |= level & (picked > coming[:, name])
-                        level &= picked == coming[:, name]
-                        if name == WHICH[-1]:
-                            is_fixed |= level
-                            level[:] = False
-                    picked = np.where(is_fixed, coming[:, name], picked)
-                    ignored = done | is_fixed
-                note[:, name] = picked
-                if name in WHICH:
-                    told = told_more(growing, told, name, note)
-                if weigh:
-                    nll = nll + nats(p, picked, done)
-                states = choices.after(head, picked, states)
-            state.write(note[:, PROGRAM], note[:, INSTANCE], note[:, PITCH])
-            rows[each, lengths] = note
-            lengths += ~done
-            if len(task.fixed):
-                nll = np.where(is_fixed, settled, nll)
-                fixed.written += is_fixed & ~done
-            for k, ((bar, *rest), over) in enumerate(zip(note.tolist(), done.tolist(), strict=True)):
-                if not over:
-                    row = (bar + task.first_bar, *rest)
-                    listeners[k].hear(row)
-                    growing[k].hear(row, count=False, told=told[k])
-            previous = note
-        settled, coming = nll, fixed.next()
-        source = states
-        drawn = draw_onset(source)
-        nll = nll + drawn.nats
-        done = drawn.ended
-        if done.all() or step == longest:
-            break
-        cut_short |= ~done & (lengths - fixed.written == most_notes)
-        is_fixed = drawn.to_fixed
-        state.move(drawn.bar, drawn.position)
-        onset = np.array([drawn.bar, drawn.position]).T
-    nll = nll / np.maximum(1, lengths - fixed.written)
-    return [
-        Candidate(
-            rows[k, : lengths[k]].astype(np.int32), bool(done[k] and not cut_short[k]), float(nll[k]) if weigh else None
+    def _echoes(self) -> np.ndarray:
+        """What each next note may echo, (K, ECHOES, n)."""
+        if self.onset is None:
+            return np.tile(NOTHING, (len(self.each), ECHOES, 1))
+        places = zip(
+            self.listeners, (self.onset[:, 0] + self.task.first_bar).tolist(), self.onset[:, 1].tolist(), strict=True
         )
-        for k in range(count)
-    ]
+        values = [v for listener, bar, position in places for echo in listener.expect(bar, position) for v in echo]
+        return np.array(values, np.int64).reshape(len(self.each), ECHOES, -1)
 
 
 def _share_of_free(choices: Choices, states: np.ndarray, told: list[Told], state: State) -> np.ndarray:

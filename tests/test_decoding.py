@@ -16,7 +16,7 @@ from midiex import dataset, onnx_stepper
 from midiex.chunks import MAX_CHUNK_NOTES, likeness_set, row_times
 from midiex.config import GenerateConfig, MemoryConfig
 from midiex.constraints import Grammar
-from midiex.decoding import Candidate, Task, pick, write_chunk
+from midiex.decoding import Candidate, Task, write_chunk
 from midiex.echoes import Listener
 from midiex.errors import MissingPart
 from midiex.habits import CONTEXTS, FIRST_CONTEXT, HABITS, STAYS, SYMBOLS, Evidence, Habits
@@ -24,6 +24,7 @@ from midiex.model import NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch, Chu
 from midiex.occurrences import bucket_of
 from midiex.planner import Plan, Planner
 from midiex.recalled import Recalled
+from midiex.sampling import pick
 from midiex.stepper import Memory
 from midiex.tokens import (
     BAR,
