@@ -2,8 +2,9 @@
 
 python benchmarks/architectures.py search --data SHARDS --runs RUNS            settings for every network, equal effort
 python benchmarks/architectures.py train --data SHARDS --runs RUNS --seeds 0 1 2
-python benchmarks/architectures.py train --data SHARDS --runs RUNS --scale 12M --minutes 40
+python benchmarks/architectures.py train --data SHARDS --runs RUNS --scale 12M
 python benchmarks/architectures.py train --data SHARDS --runs RUNS --alone     without echoes and habits
+python benchmarks/architectures.py train --data SHARDS --runs RUNS --networks ours --minutes 5      less time
 python benchmarks/architectures.py remi --data SHARDS --runs RUNS              over REMI's tokens, plain and merged
 python benchmarks/architectures.py speed --data SHARDS                         notes a second in training
 python benchmarks/architectures.py memory --data SHARDS                        of training, by chunks of context
@@ -36,8 +37,8 @@ from common import RESULTS, machine, report, table
 from tqdm import tqdm
 
 SEARCH = RESULTS / "architectures_search.json"
-MINUTES = {"3M": 15.0, "12M": 40.0}
 SEARCH_MINUTES = 2.0
+SCALES = ("3M", "12M")
 
 
 def side_by_side(function: Callable, tasks: Iterable[tuple], jobs: int, what: str) -> Iterator[tuple[tuple, Any]]:
@@ -97,9 +98,9 @@ def _key(settings: Any) -> str:
 
 def train(args: argparse.Namespace) -> None:
     """As many runs as networks and seeds."""
-    from rivals.training import Run, train_run
+    from rivals.training import Run, train_run, usual_minutes
 
-    minutes = args.minutes or MINUTES[args.scale]
+    minutes = args.minutes or usual_minutes(args.scale, args.alone)
     runs = [Run(name, args.scale, chosen(name), minutes, seed, args.alone)
             for seed in args.seeds for name in args.networks]  # fmt: skip
     tasks = [(run, args.data, args.runs / run.label) for run in runs]
@@ -123,7 +124,7 @@ def speed(args: argparse.Namespace) -> None:
     from rivals.sizes import RECURRENT
 
     tasks = [(name, scale, chosen(name), args.data, threads, kernels)
-             for scale in MINUTES for name in args.networks for threads in (1, 2)
+             for scale in SCALES for name in args.networks for threads in (1, 2)
              for kernels in (OWN, TORCHS) if kernels == OWN or name in RECURRENT]  # fmt: skip
     rows = []
     for (name, scale, settings, _, threads, kernels), found in side_by_side(measure, tasks, 1, "speed"):
@@ -187,9 +188,15 @@ def generation(args: argparse.Namespace) -> None:
 
 
 def _trained(runs: Path) -> list[tuple[Path, bool]]:
-    """Folders of trainings, and whether echoes and habits were kept from them."""
-    folders = sorted(path.parent for path in runs.glob("*/model.safetensors"))
-    return [(folder, json.loads((folder / "run.json").read_text())["alone"]) for folder in folders]
+    """Folders of trainings that had their whole time, and whether echoes and habits were kept from them."""
+    from rivals.training import usual_minutes
+
+    found = []
+    for path in sorted(runs.glob("*/model.safetensors")):
+        run = json.loads((path.parent / "run.json").read_text())
+        if run["minutes"] >= usual_minutes(run["scale"], run["alone"]):
+            found.append((path.parent, run["alone"]))
+    return found
 
 
 def curves(args: argparse.Namespace) -> None:
@@ -217,7 +224,7 @@ def main() -> None:
     shared.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
     shared.add_argument("--jobs", type=int, default=2, help="runs side by side")
     sized = argparse.ArgumentParser(add_help=False)
-    sized.add_argument("--scale", choices=list(MINUTES), default="3M")
+    sized.add_argument("--scale", choices=SCALES, default="3M")
     kept = argparse.ArgumentParser(add_help=False)
     kept.add_argument("--runs", type=Path, required=True, help="folder for trainings")
     for function, parents in ((search, [shared, sized, kept]), (train, [shared, sized, kept]), (speed, [shared]),
@@ -227,13 +234,13 @@ def main() -> None:
         if function is search:
             command.add_argument("--minutes", type=float, default=SEARCH_MINUTES)
         if function is train:
-            command.add_argument("--minutes", type=float, help=f"by default {MINUTES}")
+            command.add_argument("--minutes", type=float, help="of a core; by default as in rivals/training.py")
             command.add_argument("--seeds", type=int, nargs="+", default=[0])
             command.add_argument("--alone", action="store_true", help="without echoes and habits")
         if function is memory:
             command.add_argument("--chunks", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     tokens = commands.add_parser("remi", parents=[shared, kept], help=remi.__doc__)
-    tokens.add_argument("--minutes", type=float, default=45.0)
+    tokens.add_argument("--minutes", type=float, default=15.0)
     tokens.set_defaults(function=remi)
     judging = commands.add_parser("judge", parents=[shared, kept], help="what trained networks are worth")
     judging.add_argument("--midi", type=Path, nargs="+", required=True, help="folders of MIDI, named as the sources")

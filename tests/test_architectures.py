@@ -29,10 +29,10 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"rivals.{name}")
 
 
-def curve(network: str, nats: list[float], seed: int = 0, pace: float = 1.0) -> dict[str, Any]:
+def curve(network: str, nats: list[float], seed: int = 0, pace: float = 1.0, minutes: float = 15.0) -> dict[str, Any]:
     """A training that was validated every hundred notes, which took `pace` times ten seconds."""
     return {
-        "network": network, "scale": "3M", "seed": seed, "alone": False, "minutes": 1.0, "nats": nats,
+        "network": network, "scale": "3M", "seed": seed, "alone": False, "minutes": minutes, "nats": nats,
         "notes": [100 * (i + 1) for i in range(len(nats))], "core_s": [10 * pace * (i + 1) for i in range(len(nats))],
     }  # fmt: skip
 
@@ -159,3 +159,20 @@ def test_where_midiex_did_not_come_as_far_it_says_so(results: Path) -> None:
     write(results, "curves", curves=[curve("ours", [5.6, 5.5, 5.1]), curve("lstm_attention", [5.5, 5.2, 5.0])])
     text = " ".join(module("page").draw(results / "docs").read_text().split())
     assert "midiex's own did not come as far as the LSTM encoder-decoder with attention in its time of a core" in text
+
+
+def test_trainings_of_less_time_are_told_apart(results: Path) -> None:
+    write(results, "curves", curves=[curve("ours", [5.5, 4.5, 4.0]), curve("ours", [5.5, 4.9], minutes=5.0),
+                                     curve("lstm_attention", [6.0, 5.5, 5.0])])  # fmt: skip
+    text = " ".join(module("page").draw(results / "docs").read_text().split())
+    assert "at 3M ended the encoder-decoder transformer (midiex) after 5 at 4.900; the LSTM" in text
+    assert "with its whole time at 5.000." in text
+    assert "| encoder-decoder transformer (midiex) | not measured | 1 | 4.000 |" in text
+
+
+def test_trainings_of_less_time_have_folders_of_their_own() -> None:
+    training = module("training")
+    run = training.Run("ours", "3M", training.Settings(), training.MINUTES["3M"])
+    assert run.label == "ours-3M-seed0"
+    assert replace(run, minutes=5.0).label == "ours-3M-seed0-5min"
+    assert replace(run, minutes=training.ALONE_MINUTES, alone=True).label == "ours-3M-alone-seed0"

@@ -16,7 +16,7 @@ import numpy as np
 
 from midiex.train import LOG_FILE, VALID_FILE
 
-from .training import RUN_FILE
+from .training import RUN_FILE, usual_minutes
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Curve:
     notes: list[int]
     core_s: list[float]
     nats: list[float]  # a note, sources weighing alike
+
+    @property
+    def is_short(self) -> bool:
+        """Was it given less time than others of its kind?"""
+        return self.minutes < usual_minutes(self.scale, self.alone)
 
     def reached(self, nats: float) -> tuple[float, float] | None:
         """Notes and core seconds at which the curve first was as low, by straight lines; None: it never was."""

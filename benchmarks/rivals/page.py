@@ -15,7 +15,18 @@ from common import RESULTS, table
 from midiex import plots
 
 from .curves import Curve
-from .summary import RIVAL, TITLES, Rows, by_torchs_kernels, ends, memory_ratio, race_rows, spread, verdict
+from .summary import (
+    RIVAL,
+    TITLES,
+    Rows,
+    by_torchs_kernels,
+    ends,
+    in_less_time,
+    memory_ratio,
+    race_rows,
+    spread,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,19 +45,20 @@ def results(name: str) -> dict[str, Any]:
 
 def draw(docs: Path) -> Path:
     """Writes the page and its pictures into a folder."""
-    found = [Curve(**one) for one in results("curves").get("curves", [])]
+    trained = [Curve(**one) for one in results("curves").get("curves", [])]
+    found = [one for one in trained if not one.is_short]
     pictures = docs / "why-encoder-decoder"
     pictures.mkdir(parents=True, exist_ok=True)
     speed, memory = results("speed").get("rows", []), results("memory").get("rows", [])
     judged, generation = results("judged").get("rows", []), results("generation").get("rows", [])
-    parts = [HEAD, verdict(found, speed, memory, generation), _method(found, results("search"))]
+    parts = [HEAD, verdict(trained, speed, memory, generation), _method(trained, results("search"))]
     for scale in ("3M", "12M"):
         own = [one for one in found if one.scale == scale and not one.alone and one.network in _STYLES]
         if own:
             target = pictures / f"learning_{scale}.png"
             _learning(own, f"Learning, {scale} parameters", target)
             parts += [f"## Learning, about {scale[:-1]} M parameters\n", _picture(target, docs)]
-            parts += [table(ends(own, speed, scale)), _race(own, speed, scale)]
+            parts += [table(ends(own, speed, scale)), _race(own, speed, scale), in_less_time(trained, scale)]
     alone = [one for one in found if one.alone]
     if alone:
         target = pictures / "learning_alone.png"
@@ -164,8 +176,8 @@ def _learning(found: Sequence[Curve], title: str, target: Path) -> None:
                 axes.plot(at, one.nats, color=colour, marker=marker, markersize=4, linewidth=1.4,
                           label=TITLES[kind] if number == 0 else None)  # fmt: skip
         _plain(axes, f"validation, nats a note, by {unit}")
-        lowest = min(min(one.nats) for one in found)
-        axes.set_ylim(lowest - 0.05, lowest + 2.0)
+        nats = [value for one in found for value in one.nats]
+        axes.set_ylim(min(nats) - 0.05, max(nats) + 0.05)
     axes.legend(fontsize=9, frameon=False)
     plots.save(figure, target)
 

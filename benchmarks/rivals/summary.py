@@ -24,8 +24,9 @@ Rows = list[dict[str, Any]]
 Bests = dict[str, tuple[str, str, "str | None"]]  # what: (network, its figure, that of midiex's own)
 
 
-def verdict(found: Sequence[Curve], speed: Rows, memory: Rows, generation: Rows) -> str:
+def verdict(trained: Sequence[Curve], speed: Rows, memory: Rows, generation: Rows) -> str:
     """What was expected and what came of it; then who is best at what, recurrent networks told apart."""
+    found = [one for one in trained if not one.is_short]
     lines = []
     for scale in ("3M", "12M"):
         own = [one for one in found if one.scale == scale and not one.alone]
@@ -37,6 +38,8 @@ def verdict(found: Sequence[Curve], speed: Rows, memory: Rows, generation: Rows)
         elif took:
             lines.append(f"At {scale} midiex's own was where the {TITLES[RIVAL]} ended after {took} of its time of a "
                          "core; at most a third was expected.")  # fmt: skip
+        if told := in_less_time(trained, scale):
+            lines.append(told)
     if told := memory_ratio(memory):
         lines.append(f"{told} At most half was expected.")
     bests = {**_bests_of_learning(found), **_bests_of_cost(speed, memory, generation)}
@@ -141,6 +144,18 @@ def race_rows(found: Sequence[Curve], speed: Rows, scale: str) -> Rows:
         rows.append({"network": TITLES[name], "time of a core": f"{cores:.2f}{missed}", "notes": f"{notes:.2f}",
                      "wall time, two threads": wall})  # fmt: skip
     return rows
+
+
+def in_less_time(trained: Sequence[Curve], scale: str) -> str:
+    """Trainings whose learning rate fell sooner, beside the rival's that had their whole time."""
+    own = [one for one in trained if one.scale == scale and not one.alone]
+    rivals = [one.nats[-1] for one in own if one.network == RIVAL and not one.is_short]
+    short = sorted((one for one in own if one.is_short), key=lambda one: (one.network, one.minutes, one.seed))
+    if not (short and rivals):
+        return ""
+    ended = ", ".join(f"the {TITLES[one.network]} after {one.minutes:g} at {one.nats[-1]:.3f}" for one in short)
+    return (f"Trained for fewer minutes of a core in all, so that the learning rate falls sooner, at {scale} ended "
+            f"{ended}; the {TITLES[RIVAL]} with its whole time at {np.mean(rivals):.3f}.")  # fmt: skip
 
 
 def by_torchs_kernels(speed: Rows) -> str:

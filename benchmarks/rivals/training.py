@@ -17,6 +17,8 @@ from midiex.train import train
 from .sizes import builder, config
 
 RUN_FILE = "run.json"
+MINUTES = {"3M": 15.0, "12M": 20.0}  # of a core, by scale
+ALONE_MINUTES = 10.0
 USUAL_NOTES, USUAL_POOL_WINDOWS = 1536, dataset.POOL_WINDOWS  # the latter was chosen for batches of the former
 BPTT_NOTES = 256
 WARMUP_NOTES = 60_000
@@ -46,7 +48,13 @@ class Run:
 
     @property
     def label(self) -> str:
-        return f"{self.name}-{self.scale}-{'alone-' if self.alone else ''}seed{self.seed}"
+        budget = "" if self.minutes == usual_minutes(self.scale, self.alone) else f"-{self.minutes:g}min"
+        return f"{self.name}-{self.scale}-{'alone-' if self.alone else ''}seed{self.seed}{budget}"
+
+
+def usual_minutes(scale: str, alone: bool) -> float:
+    """What a training is given, so that those of a kind can be compared."""
+    return ALONE_MINUTES if alone else MINUTES[scale]
 
 
 def train_run(run: Run, shards: Path, out: Path, valid_every_s: float = 120.0) -> float:
