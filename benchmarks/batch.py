@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> tuple[dict[str, Any], float]:
     return json.loads(done.stdout), time.perf_counter() - begun
 
 
-def killed(arguments: list[str], out: Path, kills: int, expected_s: float, rng: random.Random) -> list[float]:
+def killed(arguments: list[str], kills: int, expected_s: float, rng: random.Random) -> list[float]:
     """Begins a run and kills it so many times, each when a random part of what it should take has passed; returns when
     each kill came, in seconds."""
     moments = []
@@ -138,7 +138,7 @@ def main() -> None:
             wrong += ["two jobs"] * (tree(folder / "two") != expected)
         if "kills" in args.only:
             again = command(songs, folder / "killed", args.seconds, 2)
-            moments = killed(again, folder / "killed", args.kills, one_s / 2, random.Random(args.seed))
+            moments = killed(again, args.kills, one_s / 2, random.Random(args.seed))
             before = len(tree(folder / "killed"))
             made, rest_s = run(again)
             told = f"killed after {', '.join(map(str, moments))} s with {before} done; outputs "
