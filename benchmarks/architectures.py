@@ -189,21 +189,19 @@ def generation(args: argparse.Namespace) -> None:
 
 def _trained(runs: Path) -> list[tuple[Path, bool]]:
     """Folders of trainings that had their whole time, and whether echoes and habits were kept from them."""
-    from rivals.training import usual_minutes
+    from rivals.curves import finished
 
-    found = []
-    for path in sorted(runs.glob("*/model.safetensors")):
-        run = json.loads((path.parent / "run.json").read_text())
-        if run["minutes"] >= usual_minutes(run["scale"], run["alone"]):
-            found.append((path.parent, run["alone"]))
-    return found
+    return [(folder, one.alone) for folder, one in finished(runs) if one.network in NETWORKS and not one.is_short]
 
 
 def curves(args: argparse.Namespace) -> None:
-    from rivals.curves import curves as gather
+    """Those trained elsewhere or earlier stay, unless the same training is in the folder."""
+    from rivals.curves import Curve, finished
 
     path = RESULTS / "architectures_curves.json"
-    path.write_text(json.dumps({"machine": machine(), "curves": gather(args.runs)}) + "\n")
+    known = [Curve(**one) for one in json.loads(path.read_text())["curves"]] if path.exists() else []
+    found = {one.training: one for one in [*known, *(one for _, one in finished(args.runs))]}
+    path.write_text(json.dumps({"curves": [asdict(found[training]) for training in sorted(found)]}) + "\n")
     print(f"saved {path}")
 
 

@@ -19,6 +19,7 @@ from .errors import BadInput
 
 MIN_HEAD_DIM = 16
 OPTIMIZERS = ("adamw", "muon")
+PRECISIONS = ("auto", "float32")
 ENGINES = ("auto", "torch", "onnx")
 
 
@@ -88,9 +89,11 @@ class TrainConfig:
     condition_dropout: float  # chance that a condition is hidden, so that "unknown" works
     seed: int
     optimizer: str = "adamw"  # of the matrices inside the network; all else learns by AdamW
+    precision: str = "auto"  # of matrix products: bf16 where the hardware has units for it, or float32 everywhere
 
     def __post_init__(self) -> None:
         _require(self.optimizer in OPTIMIZERS, "train.optimizer", self.optimizer, " or ".join(OPTIMIZERS))
+        _require(self.precision in PRECISIONS, "train.precision", self.precision, " or ".join(PRECISIONS))
         _at_least(1, "train", self, "notes_per_batch", "max_notes", "window_chunks")
         _at_least(0, "train", self, "warmup_steps", "seed", "weight_decay")
         _above_zero("train", self, "lr", "grad_clip")

@@ -186,7 +186,7 @@ class Run:
         of_all = _total(notes, device, world)
         weight = max(1.0, of_all / world)  # processes' gradients are averaged: every note weighs the same in all
         for part in parts:
-            with autocast(device):
+            with autocast(device, self.train.precision):
                 loss = network(part).sum()
             (loss / weight).backward()
             total += loss.item() / max(1, notes)
@@ -294,7 +294,7 @@ def validate(run: Run, sources: list[Songs], config: Config, device: torch.devic
     notes = torch.zeros(len(sources), dtype=torch.float64)
     for window in windows:
         batch = to_device(collate([window], config.memory, 0.0, None), device)
-        with autocast(device):
+        with autocast(device, config.train.precision):
             losses = run.model(batch)
         sums[window.source] += losses.double().sum(0).cpu()
         notes[window.source] += int(batch.lengths[batch.target].sum())
@@ -307,8 +307,10 @@ def validate(run: Run, sources: list[Songs], config: Config, device: torch.devic
     return result
 
 
-def autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    """bf16 where the hardware multiplies it fast, else float32."""
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """bf16 where the hardware multiplies it fast and `precision` is not float32, else float32."""
+    if precision == "float32":
+        return contextlib.nullcontext()
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported()
     else:

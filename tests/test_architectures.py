@@ -29,10 +29,12 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"rivals.{name}")
 
 
-def curve(network: str, nats: list[float], seed: int = 0, pace: float = 1.0, minutes: float = 15.0) -> dict[str, Any]:
+def curve(
+    network: str, nats: list[float], seed: int = 0, pace: float = 1.0, minutes: float = 15.0, cpu: str = "Abacus"
+) -> dict[str, Any]:
     """A training that was validated every hundred notes, which took `pace` times ten seconds."""
     return {
-        "network": network, "scale": "3M", "seed": seed, "alone": False, "minutes": minutes, "nats": nats,
+        "network": network, "scale": "3M", "seed": seed, "alone": False, "minutes": minutes, "cpu": cpu, "nats": nats,
         "notes": [100 * (i + 1) for i in range(len(nats))], "core_s": [10 * pace * (i + 1) for i in range(len(nats))],
     }  # fmt: skip
 
@@ -67,12 +69,13 @@ def test_a_run_is_trained_logged_and_gathered(tmp_path: Path, name: str) -> None
     runs = tmp_path / "runs"
     nats = training.train_run(run, shards, runs / run.label)
     assert training.train_run(run, shards, runs / run.label) == pytest.approx(nats, abs=1e-3)  # it is complete
-    [found] = curves.curves(runs)
-    assert (found["network"], found["seed"], found["minutes"]) == (name, 3, 0.02)
-    assert found["nats"][-1] == pytest.approx(nats, abs=1e-3)
-    assert found["notes"] == sorted(found["notes"]) and found["notes"][-1] > 0
-    assert found["core_s"][-1] > 0
-    assert curves.Curve(**found).reached(nats - 1) is None
+    [(folder, found)] = curves.finished(runs)
+    assert folder == runs / run.label
+    assert (found.network, found.seed, found.minutes) == (name, 3, 0.02)
+    assert found.nats[-1] == pytest.approx(nats, abs=1e-3)
+    assert found.notes == sorted(found.notes) and found.notes[-1] > 0
+    assert found.core_s[-1] > 0
+    assert found.reached(nats - 1) is None
 
 
 # ---- curves ---------------------------------------------------------------------------------------------------------
@@ -145,11 +148,9 @@ def test_it_says_what_was_expected_and_where_a_recurrent_network_wins(results: P
     text = " ".join(module("page").draw(results / "docs").read_text().split())
     assert "ended after 0.52 of its time of a core; at most a third was expected." in text
     assert "1.50 times what the LSTM encoder-decoder with attention takes. At most half was expected." in text
-    assert (
-        "after 0.00 million notes, 3M: a recurrent network, the LSTM encoder-decoder with attention (5.500; midiex's"
-        in text
-    )
-    assert "after its time of a core, 3M: encoder-decoder transformer (midiex) (4.000)." in text
+    lstm = "a recurrent network, the LSTM encoder-decoder with attention"
+    assert f"after 0.00 million notes, 3M (Abacus): {lstm} (5.500; midiex's" in text
+    assert "after its time of a core, 3M (Abacus): encoder-decoder transformer (midiex) (4.000)." in text
     assert "16 chunks of context: a recurrent network, the GRU language model (100 MB; midiex's own: 300)." in text
     assert "Most notes a second in writing: encoder-decoder transformer (midiex) (300 notes/s)." in text
     assert "the longest piece: a recurrent network, the GRU language model (20 MB; midiex's own: 100)." in text
@@ -165,9 +166,21 @@ def test_trainings_of_less_time_are_told_apart(results: Path) -> None:
     write(results, "curves", curves=[curve("ours", [5.5, 4.5, 4.0]), curve("ours", [5.5, 4.9], minutes=5.0),
                                      curve("lstm_attention", [6.0, 5.5, 5.0])])  # fmt: skip
     text = " ".join(module("page").draw(results / "docs").read_text().split())
-    assert "at 3M ended the encoder-decoder transformer (midiex) after 5 at 4.900; the LSTM" in text
+    assert "at 3M (Abacus) ended the encoder-decoder transformer (midiex) after 5 at 4.900; the LSTM" in text
     assert "with its whole time at 5.000." in text
     assert "| encoder-decoder transformer (midiex) | not measured | 1 | 4.000 |" in text
+
+
+def test_times_are_compared_on_one_machine(results: Path) -> None:
+    # on either machine ours is where the LSTM ended after half its time; across them it would be a quarter or all
+    trained = [curve(network, [5.0, 4.0], seed=seed, pace=pace, cpu=cpu)
+               for cpu, pace, seeds in (("Abacus", 1.0, (0, 1)), ("Slide rule", 2.0, (0,))) for seed in seeds
+               for network, pace in (("ours", pace / 2), ("lstm_attention", pace))]  # fmt: skip
+    write(results, "curves", curves=trained[::-1])
+    text = " ".join(module("page").draw(results / "docs").read_text().split())
+    for cpu in ("Abacus", "Slide rule"):
+        assert f"At 3M ({cpu}) midiex's own was where the LSTM encoder-decoder with attention ended after 0.50" in text
+    assert text.index("## Learning, about 3 M parameters (Abacus)") < text.index("### Again on another machine: Slide")
 
 
 def test_trainings_of_less_time_have_folders_of_their_own() -> None:

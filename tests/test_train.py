@@ -428,7 +428,8 @@ save_file(dict(runs[0].model.state_dict()), Path(out, f"rank{rank}.safetensors")
 
 
 def test_two_processes_have_the_gradients_of_one(shards: Path, tmp_path: Path) -> None:
-    settings = {"notes_per_batch": 128, "window_chunks": 2, "warmup_steps": 0, "decay_fraction": 0.0, "max_notes": 500}
+    settings = {"notes_per_batch": 128, "window_chunks": 2, "warmup_steps": 0, "decay_fraction": 0.0, "max_notes": 500,
+                "precision": "float32"}  # fmt: skip
     config = tiny_config(**settings)
     (tmp_path / "worker.py").write_text(WORKER)
     with socket.socket() as free:
@@ -462,7 +463,7 @@ def test_two_processes_have_the_gradients_of_one(shards: Path, tmp_path: Path) -
     for pair in zip(*by_rank, strict=True):
         for batch in pair:
             for part in batch:
-                with module.autocast(CPU):
+                with module.autocast(CPU, config.train.precision):
                     loss = model(part).sum() / sum(map(notes_of, pair))  # as one process has of both
                 loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.train.grad_clip)

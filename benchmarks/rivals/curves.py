@@ -1,16 +1,17 @@
 """What trainings left in their folders, as curves: nats a note on validation by notes seen and by time of a core.
 
-Time is that of training alone: what validating and saving took is left out. Knows files; draws nothing.
+Time is that of training alone: what validating and saving took is left out. A core of one machine is not that of
+another, so curves say where they are from. Knows files; draws nothing.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,9 +29,15 @@ class Curve:
     seed: int
     alone: bool
     minutes: float  # of a core, validation included, that it was given
+    cpu: str
     notes: list[int]
     core_s: list[float]
     nats: list[float]  # a note, sources weighing alike
+
+    @property
+    def training(self) -> tuple[str, str, int, bool, float, str]:
+        """Which one it is."""
+        return self.network, self.scale, self.seed, self.alone, self.minutes, self.cpu
 
     @property
     def is_short(self) -> bool:
@@ -52,8 +59,28 @@ class Curve:
 
 def curve(folder: Path) -> Curve:
     """Of the training in a folder, as far as it has come."""
+    return _curve(folder, _columns(folder / LOG_FILE))
+
+
+def finished(runs: Path) -> list[tuple[Path, Curve]]:
+    """All trainings under a folder that came to their end, those of the search aside."""
+    found = []
+    for folder in sorted(path.parent for path in runs.glob(f"*/{VALID_FILE}")):
+        logged = _columns(folder / LOG_FILE)
+        one = _curve(folder, logged)
+        if logged["wall_s"][-1] >= 60 * one.minutes:
+            found.append((folder, one))
+    return found
+
+
+def by_machine(found: Iterable[Curve]) -> dict[str, list[Curve]]:
+    """Curves by where they are from, the machine with most of them first."""
+    found = list(found)
+    return {cpu: [one for one in found if one.cpu == cpu] for cpu, _ in Counter(c.cpu for c in found).most_common()}
+
+
+def _curve(folder: Path, logged: dict[str, np.ndarray]) -> Curve:
     run = json.loads((folder / RUN_FILE).read_text())
-    logged = _columns(folder / LOG_FILE)
     took_s = np.diff(logged["notes"], prepend=0) / logged["notes_per_s"]
     valid: defaultdict[int, list[float]] = defaultdict(list)
     with (folder / VALID_FILE).open() as file:
@@ -63,20 +90,9 @@ def curve(folder: Path) -> Curve:
     notes = np.interp(steps, before, np.append(0, logged["notes"]))
     core_s = np.interp(steps, before, np.append(0, np.cumsum(took_s)))
     return Curve(
-        run["name"], run["scale"], run["seed"], run["alone"], run["minutes"], notes.astype(int).tolist(),
+        run["name"], run["scale"], run["seed"], run["alone"], run["minutes"], run["cpu"], notes.astype(int).tolist(),
         core_s.round(1).tolist(), [round(float(np.mean(valid[step])), 4) for step in steps],
     )  # fmt: skip
-
-
-def curves(runs: Path) -> list[dict[str, Any]]:
-    """Of all trainings under a folder that came to their end, those of the search aside."""
-    folders = sorted(path.parent for path in runs.glob(f"*/{VALID_FILE}"))
-    return [asdict(curve(folder)) for folder in folders if _is_complete(folder)]
-
-
-def _is_complete(folder: Path) -> bool:
-    run = folder / RUN_FILE
-    return run.exists() and _columns(folder / LOG_FILE)["wall_s"][-1] >= 60 * json.loads(run.read_text())["minutes"]
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:

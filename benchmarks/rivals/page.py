@@ -15,18 +15,8 @@ from common import RESULTS, table
 from midiex import plots
 
 from .curves import Curve
-from .summary import (
-    RIVAL,
-    TITLES,
-    Rows,
-    by_torchs_kernels,
-    ends,
-    in_less_time,
-    memory_ratio,
-    race_rows,
-    spread,
-    verdict,
-)
+from .sizes import NETWORKS
+from .summary import RIVAL, TITLES, Group, Rows, by_torchs_kernels, ends, groups, race_rows, spread, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,35 +36,35 @@ def results(name: str) -> dict[str, Any]:
 def draw(docs: Path) -> Path:
     """Writes the page and its pictures into a folder."""
     trained = [Curve(**one) for one in results("curves").get("curves", [])]
-    found = [one for one in trained if not one.is_short]
+    compared = groups(trained)
     pictures = docs / "why-encoder-decoder"
     pictures.mkdir(parents=True, exist_ok=True)
     speed, memory = results("speed").get("rows", []), results("memory").get("rows", [])
     judged, generation = results("judged").get("rows", []), results("generation").get("rows", [])
-    parts = [HEAD, verdict(trained, speed, memory, generation), _method(trained, results("search"))]
-    for scale in ("3M", "12M"):
-        own = [one for one in found if one.scale == scale and not one.alone and one.network in _STYLES]
-        if own:
-            target = pictures / f"learning_{scale}.png"
-            _learning(own, f"Learning, {scale} parameters", target)
-            parts += [f"## Learning, about {scale[:-1]} M parameters\n", _picture(target, docs)]
-            parts += [table(ends(own, speed, scale)), _race(own, speed, scale), in_less_time(trained, scale)]
-    alone = [one for one in found if one.alone]
-    if alone:
-        target = pictures / "learning_alone.png"
-        _learning(alone, "Learning without echoes and habits, 3M parameters", target)
-        parts += [ALONE, _picture(target, docs), table(ends(alone, speed, "3M"))]
+    parts = [HEAD, verdict(compared, speed, memory, generation), _method(trained, results("search"))]
+    told: set[tuple[str, bool]] = set()
+    for group in compared:
+        kind = group.scale, group.alone
+        if kind in told:
+            parts += [f"### Again on another machine: {group.cpu}\n"]
+        else:
+            target = pictures / f"learning_{'alone_' if group.alone else ''}{group.scale}.png"
+            _learning(group, target)
+            title = f"## Learning, about {group.scale[:-1]} M parameters ({group.cpu})\n"
+            parts += [ALONE if group.alone else title, _picture(target, docs)]
+        told.add(kind)
+        parts += [table(ends(group.whole, speed, group.scale)), _race(group, speed)]
     if speed:
         parts += ["## Speed of training\n", table(speed), by_torchs_kernels(speed)]
     if memory:
         target = pictures / "memory.png"
         _memory(memory, target)
-        parts += [MEMORY, _picture(target, docs), table(spread(memory)), memory_ratio(memory)]
+        parts += [MEMORY, _picture(target, docs), table(spread(memory))]
     if judged:
         parts += [JUDGED, table(judged)]
     if generation:
         parts += [GENERATION, table(generation)]
-    tokens = [one for one in found if one.network not in _STYLES]
+    tokens = [one for one in trained if one.network not in NETWORKS]
     if tokens:
         parts += [REMI, table(ends(tokens, speed, "3M")), _without_what_remi_drops(results("judged"))]
     page = docs / "why-encoder-decoder.md"
@@ -156,27 +146,27 @@ them, and backward passes of our own, half as long as torch's on a CPU, whose re
 Settings were searched for each network alike, at 3 M parameters: optimizer (Muon for plain matrices or AdamW for all)
 by batch size, then the learning rate, then clipping, and for recurrent ones truncated back-propagation:
 {min(tries, default=0)} to {max(tries, default=0)} runs of two minutes of a core. Sizes of 12 M take them over. A
-training's budget is time of a core, one thread, two side by side. Machine: {machine.get("cpu", "")}, torch
-{machine.get("torch", "")}. Compute in all: {(total_s + tried_s) / 3600:.1f} core hours, of which {tried_s / 3600:.1f}
-were the search's; no GPU.
+training's budget is time of a core, one thread, two side by side. The search was made on {machine.get("cpu", "")},
+torch {machine.get("torch", "")}; a time is compared with those of its own machine alone. All is float32. Compute in
+all: {(total_s + tried_s) / 3600:.1f} core hours, of which {tried_s / 3600:.1f} were the search's; no GPU.
 
 {table(rows) if rows else ""}
 """
 
 
-def _learning(found: Sequence[Curve], title: str, target: Path) -> None:
-    """Nats a note by core seconds and by notes; a thin line a seed."""
-    figure = plots.paper(title)
+def _learning(group: Group, target: Path) -> None:
+    """Nats a note by core seconds and by notes; a line a seed."""
+    figure = plots.paper(f"Learning, {group.title}")
     for left, name, unit in ((0.06, "core_s", "minutes of a core"), (0.55, "notes", "million notes")):
         axes = figure.add_axes((left, 0.12, 0.43, 0.74))
         for kind in TITLES:
-            for number, one in enumerate(c for c in found if c.network == kind):
+            for number, one in enumerate(c for c in group.whole if c.network == kind):
                 colour, marker = _STYLES[kind]
                 at = np.array(getattr(one, name)) / (60 if name == "core_s" else 1e6)
                 axes.plot(at, one.nats, color=colour, marker=marker, markersize=4, linewidth=1.4,
                           label=TITLES[kind] if number == 0 else None)  # fmt: skip
         _plain(axes, f"validation, nats a note, by {unit}")
-        nats = [value for one in found for value in one.nats]
+        nats = [value for one in group.whole for value in one.nats]
         axes.set_ylim(min(nats) - 0.05, max(nats) + 0.05)
     axes.legend(fontsize=9, frameon=False)
     plots.save(figure, target)
@@ -207,9 +197,9 @@ def _plain(axes: Axes, label: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _race(found: Sequence[Curve], speed: Rows, scale: str) -> str:
+def _race(group: Group, speed: Rows) -> str:
     """How soon each network was where the rival ended."""
-    rows = race_rows(found, speed, scale)
+    rows = race_rows(group.whole, speed, group.scale)
     head = (
         f"What each needed to be where the {TITLES[RIVAL]} was at its end, as a share of what that took (its learning "
         "rate had fallen by then, that of the others had not):"

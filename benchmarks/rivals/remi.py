@@ -174,7 +174,7 @@ def validate(
     nats, notes = np.zeros(len(sources)), np.zeros(len(sources))
     for window in heard:
         batch = to_device(TokenBatch.of([window]), device)
-        with autocast(device):
+        with autocast(device, run.train.precision):
             nats[window.source] += float(run.model(batch).double().sum())
         notes[window.source] += int(batch.lengths.sum())
     run.model.load_state_dict(keep)

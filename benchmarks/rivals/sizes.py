@@ -62,7 +62,8 @@ def config(name: str, scale: str, **train: Any) -> Config:
         d_ff=size.recurrent.get(name, width),
         d_head_hidden=size.d_head_hidden,
     )
-    return replace(shipped, model=model, train=replace(shipped.train, **train))
+    # float32 on every machine: recurrent kernels gain nothing from bf16 units, and would pay for going to and fro
+    return replace(shipped, model=model, train=replace(shipped.train, precision="float32", **train))
 
 
 def builder(name: str, alone: bool = False, bptt_notes: int | None = None) -> Callable[[Config], NoteModel]:

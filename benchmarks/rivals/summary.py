@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .curves import Curve
+from .curves import Curve, by_machine
 from .recurrence import OWN, TORCHS
-from .sizes import NETWORKS, RECURRENT
+from .sizes import NETWORKS, RECURRENT, SCALES
 
 TITLES = {
     "ours": "encoder-decoder transformer (midiex)", "lstm": "LSTM encoder-decoder",
@@ -24,25 +25,39 @@ Rows = list[dict[str, Any]]
 Bests = dict[str, tuple[str, str, "str | None"]]  # what: (network, its figure, that of midiex's own)
 
 
-def verdict(trained: Sequence[Curve], speed: Rows, memory: Rows, generation: Rows) -> str:
+@dataclass(frozen=True)
+class Group:
+    """Trainings of midiex's note rows that may be compared: of one size, with echoes and habits or without, and on one
+    machine."""
+
+    scale: str
+    alone: bool
+    cpu: str
+    whole: list[Curve]
+    short: list[Curve]  # which had less time
+
+    @property
+    def title(self) -> str:
+        return f"{self.scale}{', without echoes and habits' if self.alone else ''} ({self.cpu})"
+
+
+def groups(trained: Iterable[Curve]) -> list[Group]:
+    """Those with echoes and habits first, the smaller first, and of each the machine with most trainings first."""
+    trained, found = [one for one in trained if one.network in NETWORKS], []
+    for alone in (False, True):
+        for scale in SCALES:
+            for cpu, own in by_machine(c for c in trained if (c.scale, c.alone) == (scale, alone)).items():
+                whole, short = ([one for one in own if one.is_short == is_short] for is_short in (False, True))
+                found.append(Group(scale, alone, cpu, whole, short))
+    return found
+
+
+def verdict(compared: Sequence[Group], speed: Rows, memory: Rows, generation: Rows) -> str:
     """What was expected and what came of it; then who is best at what, recurrent networks told apart."""
-    found = [one for one in trained if not one.is_short]
-    lines = []
-    for scale in ("3M", "12M"):
-        own = [one for one in found if one.scale == scale and not one.alone]
-        race = {row["network"]: row for row in race_rows(own, speed, scale)}
-        took = race.get(TITLES["ours"], {}).get("time of a core")
-        if took == MISSED:
-            lines.append(f"At {scale} midiex's own did not come as far as the {TITLES[RIVAL]} in its time of a core; a "
-                         "third of it was expected to do.")  # fmt: skip
-        elif took:
-            lines.append(f"At {scale} midiex's own was where the {TITLES[RIVAL]} ended after {took} of its time of a "
-                         "core; at most a third was expected.")  # fmt: skip
-        if told := in_less_time(trained, scale):
-            lines.append(told)
-    if told := memory_ratio(memory):
+    lines = [line for group in compared for line in (_raced(group, speed), _in_less_time(group)) if line]
+    if told := _memory_ratio(memory):
         lines.append(f"{told} At most half was expected.")
-    bests = {**_bests_of_learning(found), **_bests_of_cost(speed, memory, generation)}
+    bests = {**_bests_of_learning(compared), **_bests_of_cost(speed, memory, generation)}
     for what, (best, value, ours) in bests.items():
         mine = "" if best == "ours" or ours is None else f"; midiex's own: {ours}"
         kind = "a recurrent network, the " if best in RECURRENT else ""
@@ -50,11 +65,34 @@ def verdict(trained: Sequence[Curve], speed: Rows, memory: Rows, generation: Row
     return "## What came of it\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
 
 
-def _bests_of_learning(found: Sequence[Curve]) -> Bests:
+def _raced(group: Group, speed: Rows) -> str:
+    race = {row["network"]: row for row in race_rows(group.whole, speed, group.scale)}
+    took = race.get(TITLES["ours"], {}).get("time of a core")
+    if took is None:
+        return ""
+    if took == MISSED:
+        return (f"At {group.title} midiex's own did not come as far as the {TITLES[RIVAL]} in its time of a core; a "
+                "third of it was expected to do.")  # fmt: skip
+    return (f"At {group.title} midiex's own was where the {TITLES[RIVAL]} ended after {took} of its time of a core; at "
+            "most a third was expected.")  # fmt: skip
+
+
+def _in_less_time(group: Group) -> str:
+    """Trainings whose learning rate fell sooner, beside the rival's that had their whole time."""
+    rivals = [one.nats[-1] for one in group.whole if one.network == RIVAL]
+    if not (group.short and rivals):
+        return ""
+    short = sorted(group.short, key=lambda one: (one.network, one.minutes, one.seed))
+    ended = ", ".join(f"the {TITLES[one.network]} after {one.minutes:g} at {one.nats[-1]:.3f}" for one in short)
+    return (f"Trained for fewer minutes of a core in all, so that the learning rate falls sooner, at {group.title} "
+            f"ended {ended}; the {TITLES[RIVAL]} with its whole time at {np.mean(rivals):.3f}.")  # fmt: skip
+
+
+def _bests_of_learning(compared: Sequence[Group]) -> Bests:
     """Lowest nats a note after little data, and at the end."""
     bests: Bests = {}
-    for scale in ("3M", "12M"):
-        kinds = by_network(one for one in found if one.scale == scale and not one.alone and one.network in NETWORKS)
+    for group in compared:
+        kinds = by_network(group.whole)
         if len(kinds) < 2:
             continue
         few = max(one.notes[0] for own in kinds.values() for one in own)
@@ -62,7 +100,7 @@ def _bests_of_learning(found: Sequence[Curve]) -> Bests:
         late = {n: float(np.mean([one.nats[-1] for one in own])) for n, own in kinds.items()}
         for what, at in ((f"after {few / 1e6:.2f} million notes", early), ("after its time of a core", late)):
             best = min(at, key=at.__getitem__)
-            bests[f"Lowest nats a note {what}, {scale}"] = (best, f"{at[best]:.3f}", _told(at.get("ours"), ".3f"))
+            bests[f"Lowest nats a note {what}, {group.title}"] = best, f"{at[best]:.3f}", _told(at.get("ours"), ".3f")
     return bests
 
 
@@ -146,18 +184,6 @@ def race_rows(found: Sequence[Curve], speed: Rows, scale: str) -> Rows:
     return rows
 
 
-def in_less_time(trained: Sequence[Curve], scale: str) -> str:
-    """Trainings whose learning rate fell sooner, beside the rival's that had their whole time."""
-    own = [one for one in trained if one.scale == scale and not one.alone]
-    rivals = [one.nats[-1] for one in own if one.network == RIVAL and not one.is_short]
-    short = sorted((one for one in own if one.is_short), key=lambda one: (one.network, one.minutes, one.seed))
-    if not (short and rivals):
-        return ""
-    ended = ", ".join(f"the {TITLES[one.network]} after {one.minutes:g} at {one.nats[-1]:.3f}" for one in short)
-    return (f"Trained for fewer minutes of a core in all, so that the learning rate falls sooner, at {scale} ended "
-            f"{ended}; the {TITLES[RIVAL]} with its whole time at {np.mean(rivals):.3f}.")  # fmt: skip
-
-
 def by_torchs_kernels(speed: Rows) -> str:
     """What the rival would take longer, had it no kernels of its own."""
     sentences = []
@@ -185,7 +211,7 @@ def spread(rows: Rows) -> Rows:
     return wide
 
 
-def memory_ratio(rows: Rows) -> str:
+def _memory_ratio(rows: Rows) -> str:
     sentences = []
     for written in ("all", "last"):
         at = {r["network"]: r["MB"] for r in rows if r["chunks of context"] == 16 and r["written"] == written}

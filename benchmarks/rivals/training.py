@@ -11,6 +11,8 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from common import machine
+
 from midiex import dataset
 from midiex.train import train
 
@@ -86,9 +88,9 @@ def widen_pool(settings: Settings) -> None:
 
 
 def _tell(run: Run, out: Path) -> None:
-    """What is trained in a folder."""
+    """What is trained in a folder, and where: a minute of one core is not one of another."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / RUN_FILE).write_text(json.dumps(asdict(run), indent=1) + "\n")
+    (out / RUN_FILE).write_text(json.dumps(asdict(run) | {"cpu": machine()["cpu"]}, indent=1) + "\n")
 
 
 def train_remi_run(bpe: bool, minutes: float, shards: Path, runs: Path) -> float:
