@@ -182,8 +182,9 @@ def generation(args: argparse.Namespace) -> None:
     from rivals.judging import generation as measure
 
     rows = []
-    for folder, alone in tqdm([run for run in _trained(args.runs) if run[0].name.endswith("seed0")], unit=" runs"):
-        rows += [{"run": folder.name, **found} for found in measure(folder, alone)]
+    folders = [folder for folder, alone in _trained(args.runs) if folder.name.endswith("seed0") and not alone]
+    for folder in tqdm(folders, unit=" runs"):
+        rows += [{"run": folder.name, **found} for found in measure(folder)]
     report("architectures_generation", rows)
 
 

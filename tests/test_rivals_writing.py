@@ -264,7 +264,7 @@ def test_a_trained_network_is_judged(rivals: Any, tmp_path: Path, monkeypatch: p
 def test_generation_is_measured(rivals: Any, tmp_path: Path, song: Path) -> None:
     judging = rivals("judging")
     save_model(tmp_path, talkative(rivals, "lstm").state_dict(), config_of("lstm"))
-    found = judging.generated(tmp_path, False, 0.5, song, 0)
+    found = judging.generated(tmp_path, 0.5, song, 0)
     assert found["minutes"] == 0.5 and found["notes"] > 20
     assert 1 < found["notes_per_s"] <= 1.1 * found["notes_per_cpu_s"] < 1e6
     assert math.isfinite(found["peak_mb"]) and found["peak_mb"] >= 0

@@ -147,7 +147,6 @@ def continued(network: NoteModel, config: Config, cuts: Sequence[Example], seed:
 
 def generation(
     folder: str | Path,
-    is_alone: bool,
     minutes: Sequence[float] = (1, 5, 20),
     song: Path = EXAMPLES / "band_groove.mid",
     seed: int = 0,
@@ -155,13 +154,13 @@ def generation(
     """What so many minutes of new music after a song cost, each length in a process of its own and on one thread:
     `minutes`, `notes`, `notes_per_s` of writing chunks after the first, `notes_per_cpu_s` where others have the core as
     well, and `peak_mb` of memory above what the loaded network takes."""
-    return [alone(generated, folder, is_alone, length, song, seed, threads=1, seed=seed) for length in minutes]
+    return [alone(generated, folder, length, song, seed, threads=1, seed=seed) for length in minutes]
 
 
-def generated(folder: str | Path, is_alone: bool, minutes: float, song: Path, seed: int) -> dict[str, float]:
+def generated(folder: str | Path, minutes: float, song: Path, seed: int) -> dict[str, float]:
     """One length, in this process."""
     settle()
-    network, config = ready(folder, is_alone)
+    network, config = load(folder)
     with contextlib.suppress(OSError):  # Linux: the peak is counted from now on
         Path("/proc/self/clear_refs").write_text("5")
     loaded_mb = peak_mb()
