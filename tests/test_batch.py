@@ -139,6 +139,43 @@ def test_inputs_that_are_nothing_are_told(text: str) -> None:
         find([text])
 
 
+def test_results_inside_an_input_are_no_songs(songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = songs / "deep" / "long"
+    before = [item.place for item in find([str(songs)], str(out))]
+    write_song(out / "a.mid", bars=4)
+    assert [item.place for item in find([str(songs)], str(out))] == before
+    assert "deep/long/a.mid" in [item.place for item in find([str(songs)], str(songs / "deep" / "lon"))]
+    assert "long/a.mid" not in [item.place for item in find([f"{songs}/deep/*"], str(out))]
+    monkeypatch.chdir(songs)
+    assert [item.place for item in find(["."], "deep/long")] == before
+    assert "a.mid" in [item.place for item in find([str(out)], str(songs / "deep"))]  # asked for by its name
+
+
+def test_results_at_a_url_inside_an_input_are_no_songs(songs: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for name in ("x", "long/x"):
+        memory.pipe_file(f"/shelf/songs/{name}.mid", (songs / "a.mid").read_bytes())
+    assert [item.place for item in find(["memory://shelf/songs"], "memory://shelf/songs/long/")] == ["x.mid"]
+    with pytest.raises(BadInput, match="choose an output folder"):
+        find(["memory://shelf/songs"], "memory://shelf/songs/")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "out"),
+    [(["."], "."), (["*.mid"], "."), (["a.mid"], "."), (["deep/b.MID"], "deep"), (["deep", "a.mid"], "."),
+     ([".", "deep"], "../songs")],
+)  # fmt: skip
+def test_no_result_may_replace_a_song(
+    songs: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str], out: str
+) -> None:
+    monkeypatch.chdir(songs)
+    with pytest.raises(BadInput, match="choose an output folder"):
+        find(inputs, out)
+    assert find(inputs)  # as audio is made, which replaces nothing
+
+
 @given(st.text(max_size=80))
 def test_places_never_lead_out(name: str) -> None:
     place = _inside(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
 import zipfile
 from collections import Counter
@@ -32,15 +33,17 @@ class Item:
     problem: str = ""  # why it cannot be read, where that is known already
 
 
-def find(inputs: Sequence[str]) -> list[Item]:
+def find(inputs: Sequence[str], out: str = "") -> list[Item]:
     """All songs, sorted by place, no place twice. A folder's tree is kept; several inputs keep theirs apart, each under
-    its own name.
+    its own name. `out` is where their results will be MIDI files of the same names: what lies in it was made by an
+    earlier run and is no song, though it be inside an input.
 
-    Raises BadInput where an input is nothing or holds no MIDI, MissingPart where a URL needs a package that is missing.
+    Raises BadInput where an input is nothing, holds no MIDI, or would be changed by its results; MissingPart where a
+    URL needs a package that is missing.
     """
     found: list[Item] = []
     for text in inputs:
-        items = list(_of_input(text))
+        items = list(_beside(text, out, _of_input(text)))
         if not items:
             raise BadInput(f"{text} holds no MIDI file ({', '.join(MIDI_SUFFIXES)}); give a folder that does.")
         is_tree = len(items) > 1 or items[0].place != PurePosixPath(text).name
@@ -48,7 +51,46 @@ def find(inputs: Sequence[str]) -> list[Item]:
             name = PurePosixPath(text.rstrip("/").replace("\\", "/")).name.split("*")[0] or "songs"
             items = [replace(item, place=f"{_safe(name)}/{item.place}") for item in items]
         found += items
-    return sorted(_apart(found), key=lambda item: item.place)
+    items = sorted(_apart(found), key=lambda item: item.place)
+    if out:
+        _keep_songs(items, out)
+    return items
+
+
+def _beside(text: str, out: str, items: Iterator[Item]) -> Iterator[Item]:
+    """The songs of an input that are not results."""
+    if not out:
+        return items
+    root, results = _address(_root(text)), _address(out)
+    if root == results:
+        raise BadInput(f"{text} would be mixed with its results; choose an output folder other than the songs' own.")
+    if not results.startswith(f"{root.rstrip('/')}/"):
+        return items
+    return (item for item in items if not _address(item.url).startswith(f"{results}/"))
+
+
+def _keep_songs(items: Sequence[Item], out: str) -> None:
+    """Raises BadInput where a result would replace a song; names that differ in case alone are one on some systems."""
+    results = _address(out)
+    places = {f"{results}/{PurePosixPath(item.place).with_suffix('.mid')}".casefold() for item in items}
+    for item in items:
+        if _address(item.url).casefold() in places:
+            raise BadInput(f"{item.url} would be replaced by a result; choose an output folder other than the songs'.")
+
+
+def _root(text: str) -> str:
+    """An input without what is a pattern in it."""
+    if os.path.exists(text):
+        return text
+    return "/".join(_before_magic(text.replace(os.sep, "/").split("/")))
+
+
+def _address(url: str) -> str:
+    """A path or URL so that those of one place are equal, with / between its parts."""
+    name = url[7:] if url.startswith("file://") else url
+    if _SCHEME.match(name):
+        return re.sub("://+", "://", name).rstrip("/")
+    return os.path.realpath(name).replace(os.sep, "/")
 
 
 def _of_input(text: str) -> Iterator[Item]:
@@ -88,10 +130,8 @@ def _local(path: Path, place: Path) -> Item:
     place_text = _inside(place.as_posix())
     try:
         size = path.stat().st_size
-        if size > max_file_bytes():
-            return Item(
-                str(path), place_text, f"size:{size}", f"it has {size} bytes and the limit is {max_file_bytes()}"
-            )
+        if problem := _too_large(size):
+            return Item(str(path), place_text, f"size:{size}", problem)
         return Item(str(path), place_text, hashlib.sha256(path.read_bytes()).hexdigest())
     except OSError as error:
         return Item(str(path), place_text, "unreadable", f"it cannot be read ({error.strerror})")

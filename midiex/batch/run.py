@@ -94,10 +94,10 @@ def plan(
     """What is still to be done. `shard` (i, n) is the i-th of n parts, by the songs' places, so that n machines that
     are given the same inputs share them; `shuffle` changes the order, not the results.
 
-    Raises BadInput for inputs that are nothing.
+    Raises BadInput for inputs that are nothing, or that results would replace.
     """
     exists = _exists(settings.out)
-    jobs = [Job(item, settings) for item in find(inputs)]
+    jobs = [Job(item, settings) for item in find(inputs, settings.out if settings.kind == "extend" else "")]
     mine = [job for job in jobs if _part_of(job.item.place, shard[1]) == shard[0] - 1]
     over = [] if force else [job for job in mine if manifest.is_done(job, exists)]
     places = {job.item.place for job in over}
