@@ -16,7 +16,7 @@ from midiex import plots
 
 from .curves import Curve
 from .sizes import NETWORKS
-from .summary import RIVAL, TITLES, Group, Rows, by_torchs_kernels, ends, groups, race_rows, spread, verdict
+from .summary import RIVAL, TITLES, Group, Rows, by_torchs_kernels, ends, groups, race_rows, short, spread, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,11 +46,11 @@ def draw(docs: Path) -> Path:
     for group in compared:
         kind = group.scale, group.alone
         if kind in told:
-            parts += [f"### Again on another machine: {group.cpu}\n"]
+            parts += [f"### Again on another machine: {short(group.cpu)}\n"]
         else:
             target = pictures / f"learning_{'alone_' if group.alone else ''}{group.scale}.png"
             _learning(group, target)
-            title = f"## Learning, about {group.scale[:-1]} M parameters ({group.cpu})\n"
+            title = f"## Learning, about {group.scale[:-1]} M parameters ({short(group.cpu)})\n"
             parts += [ALONE if group.alone else title, _picture(target, docs)]
         told.add(kind)
         parts += [table(ends(group.whole, speed, group.scale)), _race(group, speed)]
@@ -146,7 +146,7 @@ them, and backward passes of our own, half as long as torch's on a CPU, whose re
 Settings were searched for each network alike, at 3 M parameters: optimizer (Muon for plain matrices or AdamW for all)
 by batch size, then the learning rate, then clipping, and for recurrent ones truncated back-propagation:
 {min(tries, default=0)} to {max(tries, default=0)} runs of two minutes of a core. Sizes of 12 M take them over. A
-training's budget is time of a core, one thread, two side by side. The search was made on {machine.get("cpu", "")},
+training's budget is time of a core, one thread, two side by side. The search was made on {short(machine.get("cpu", ""))},
 torch {machine.get("torch", "")}; a time is compared with those of its own machine alone. All is float32. Compute in
 all: {(total_s + tried_s) / 3600:.1f} core hours, of which {tried_s / 3600:.1f} were the search's; no GPU.
 

@@ -38,7 +38,12 @@ class Group:
 
     @property
     def title(self) -> str:
-        return f"{self.scale}{', without echoes and habits' if self.alone else ''} ({self.cpu})"
+        return f"{self.scale}{', without echoes and habits' if self.alone else ''} ({short(self.cpu)})"
+
+
+def short(cpu: str) -> str:
+    """A processor's name without what only its maker says."""
+    return cpu.replace("(R)", "").replace("(TM)", "").removesuffix(" Processor")
 
 
 def groups(trained: Iterable[Curve]) -> list[Group]:
