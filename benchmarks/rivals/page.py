@@ -146,9 +146,10 @@ them, and backward passes of our own, half as long as torch's on a CPU, whose re
 Settings were searched for each network alike, at 3 M parameters: optimizer (Muon for plain matrices or AdamW for all)
 by batch size, then the learning rate, then clipping, and for recurrent ones truncated back-propagation:
 {min(tries, default=0)} to {max(tries, default=0)} runs of two minutes of a core. Sizes of 12 M take them over. A
-training's budget is time of a core, one thread, two side by side. The search was made on {short(machine.get("cpu", ""))},
-torch {machine.get("torch", "")}; a time is compared with those of its own machine alone. All is float32. Compute in
-all: {(total_s + tried_s) / 3600:.1f} core hours, of which {tried_s / 3600:.1f} were the search's; no GPU.
+training's budget is time of a core, one thread, two side by side. The search was made on
+{short(machine.get("cpu", ""))}, torch {machine.get("torch", "")}; a time is compared with those of its own machine
+alone. All is float32. Compute in all: {(total_s + tried_s) / 3600:.1f} core hours, of which {tried_s / 3600:.1f} were
+the search's; no GPU.
 
 {table(rows) if rows else ""}
 """
