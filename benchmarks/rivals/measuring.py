@@ -23,7 +23,7 @@ from .training import Settings, widen_pool
 LONGEST = 33  # chunks, of which the last is to be written
 TYPICAL_NOTES = (90, 160)  # a chunk, of the song with which memory is measured
 LIMIT_BYTES = 8 << 30
-WARM, TIMED = 3, 12  # batches
+WARM, TIMED = 2, 8  # batches
 
 
 @dataclass(frozen=True)
