@@ -75,6 +75,7 @@ def test_a_run_is_trained_logged_and_gathered(tmp_path: Path, name: str) -> None
     assert found.nats[-1] == pytest.approx(nats, abs=1e-3)
     assert found.notes == sorted(found.notes) and found.notes[-1] > 0
     assert found.core_s[-1] > 0
+    assert 0 < found.as_remi < found.nats[-1]
     assert found.reached(nats - 1) is None
 
 
@@ -181,6 +182,16 @@ def test_times_are_compared_on_one_machine(results: Path) -> None:
     for cpu in ("Abacus", "Slide rule"):
         assert f"At 3M ({cpu}) midiex's own was where the LSTM encoder-decoder with attention ended after 0.50" in text
     assert text.index("## Learning, about 3 M parameters (Abacus)") < text.index("### Again on another machine: Slide")
+
+
+def test_remi_stands_beside_note_rows_without_what_it_drops(results: Path) -> None:
+    own = [curve("ours", [9.0]) | {"alone": alone, "as_remi": nats} for alone, nats in ((False, 6.5), (True, 7.5))]
+    elsewhere = curve("gru", [9.0], cpu="Slide rule") | {"as_remi": 5.5}
+    write(results, "curves", curves=[*own, elsewhere, curve("remi", [11.0])])
+    text = module("page").draw(results / "docs").read_text()
+    after = text[text.index("## Other tokens") :]
+    assert "| decoder-only over REMI | not measured | 1 | 11.000 |" in after
+    assert "| with | 6.500 |" in after and "| without | 7.500 |" in after and "5.500" not in after
 
 
 def test_trainings_of_less_time_have_folders_of_their_own() -> None:

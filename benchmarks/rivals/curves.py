@@ -19,6 +19,8 @@ from midiex.train import LOG_FILE, VALID_FILE
 
 from .training import RUN_FILE, usual_minutes
 
+REMI_DROPS = ("micro", "instance")
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -33,6 +35,7 @@ class Curve:
     notes: list[int]
     core_s: list[float]
     nats: list[float]  # a note, sources weighing alike
+    as_remi: float | None = None  # nats a note at the end of what REMI tells as well, where that can be told
 
     @property
     def training(self) -> tuple[str, str, int, bool, float, str]:
@@ -82,17 +85,25 @@ def by_machine(found: Iterable[Curve]) -> dict[str, list[Curve]]:
 def _curve(folder: Path, logged: dict[str, np.ndarray]) -> Curve:
     run = json.loads((folder / RUN_FILE).read_text())
     took_s = np.diff(logged["notes"], prepend=0) / logged["notes_per_s"]
-    valid: defaultdict[int, list[float]] = defaultdict(list)
+    valid: defaultdict[int, list[dict[str, str]]] = defaultdict(list)
     with (folder / VALID_FILE).open() as file:
         for row in csv.DictReader(file):
-            valid[int(row["step"])].append(float(row["all"]))
+            valid[int(row["step"])].append(row)
     steps, before = sorted(valid), np.append(0, logged["step"])
+    nats = [_mean(valid[step], "all") for step in steps]
+    last = valid[steps[-1]]
+    dropped = [_mean(last, field) for field in REMI_DROPS if field in last[0]]
     notes = np.interp(steps, before, np.append(0, logged["notes"]))
     core_s = np.interp(steps, before, np.append(0, np.cumsum(took_s)))
     return Curve(
         run["name"], run["scale"], run["seed"], run["alone"], run["minutes"], run["cpu"], notes.astype(int).tolist(),
-        core_s.round(1).tolist(), [round(float(np.mean(valid[step])), 4) for step in steps],
+        core_s.round(1).tolist(), [round(value, 4) for value in nats],
+        round(nats[-1] - sum(dropped), 4) if dropped else None,
     )  # fmt: skip
+
+
+def _mean(rows: list[dict[str, str]], name: str) -> float:
+    return float(np.mean([float(row[name]) for row in rows]))
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:
