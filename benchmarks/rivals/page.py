@@ -203,8 +203,8 @@ def _race(group: Group, speed: Rows) -> str:
     rows = race_rows(group.whole, speed, group.scale)
     head = (
         f"What each needed to be where the {TITLES[RIVAL]} was at its end, as a share of what that took (its learning "
-        "rate had fallen by then, that of the others had not); wall time is by the notes and by the most notes a second "
-        "that a network learned from, with one thread or two, its own kernels or torch's (see Speed of training):"
+        "rate had fallen by then, that of the others had not); wall time is by the notes, and by the most notes a "
+        "second that a network learned from, with one thread or two, its own kernels or torch's (see Speed of training):"
     )
     return f"{head}\n\n{table(rows)}" if rows else ""
 
