@@ -115,7 +115,8 @@ a share of what two real minutes have. Intervals are 95 % bootstraps over songs.
 GENERATION = """
 ## Writing
 
-One stream through midiex's own sampler, one thread, torch; memory is what the process takes above a loaded network.
+One stream through midiex's own sampler, one thread, torch, other work on the other core, so that notes a second of the
+processor tell more than those of the clock; memory is what the process takes above a loaded network.
 """
 REMI = """
 ## Other tokens
@@ -204,7 +205,7 @@ def _race(group: Group, speed: Rows) -> str:
     head = (
         f"What each needed to be where the {TITLES[RIVAL]} was at its end, as a share of what that took (its learning "
         "rate had fallen by then, that of the others had not); wall time is by the notes, and by the most notes a "
-        "second that a network learned from, with one thread or two, its own kernels or torch's (see Speed of training):"
+        "second that a network learned from, with one thread or two, our kernels or torch's (see Speed of training):"
     )
     return f"{head}\n\n{table(rows)}" if rows else ""
 

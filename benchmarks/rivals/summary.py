@@ -122,11 +122,11 @@ def _bests_of_cost(speed: Rows, memory: Rows, generation: Rows) -> Bests:
             if (r["chunks of context"], r["written"]) == (16, "all") and not isinstance(r["MB"], str)}  # fmt: skip
     longest = _longest(generation)
     took = {name: row["peak_mb"] for name, row in longest.items()}
-    pace = {name: row["notes_per_s"] for name, row in longest.items()}
+    pace = {name: row["notes_per_cpu_s"] for name, row in longest.items()}
     for what, at, most_is_best, unit in (
         ("Most notes a second in training, one thread", seconds, True, "notes/s"),
         ("Least memory in training with 16 chunks of context", most, False, "MB"),
-        ("Most notes a second in writing", pace, True, "notes/s"),
+        ("Most notes a second of the processor in writing", pace, True, "notes"),
         ("Least memory in writing the longest piece", took, False, "MB"),
     ):
         at = {name: value for name, value in at.items() if name in NETWORKS}
