@@ -158,7 +158,8 @@ def judge(args: argparse.Namespace) -> None:
 
     runs = _trained(args.runs)
     tasks = [(folder, alone, args.data, args.midi, args.splits) for folder, alone in runs]
-    figures = {}
+    path = RESULTS / "architectures_judged.json"
+    figures = json.loads(path.read_text())["figures"] if path.exists() else {}  # those judged before stay
     for (folder, *_), found in side_by_side(measure, tasks, args.jobs, "judging"):
         figures[folder.name] = found
     rows = []
