@@ -161,7 +161,8 @@ def judge(args: argparse.Namespace) -> None:
     path = RESULTS / "architectures_judged.json"
     figures = json.loads(path.read_text())["figures"] if path.exists() else {}  # those judged before stay
     for (folder, *_), found in side_by_side(measure, tasks, args.jobs, "judging"):
-        figures[folder.name] = found
+        kept = ("mean", "low", "high", "songs")
+        figures[folder.name] = {name: {key: figure[key] for key in kept} for name, figure in found.items()}
     rows = []
     for name in sorted(figures):
         own = figures[name]

@@ -25,6 +25,7 @@ _STYLES = {
     "ours": (plots.NEW, "o"), "lstm": (plots.TRACKS[0], "s"), "lstm_attention": (plots.TRACKS[4], "D"),
     "gru": (plots.TRACKS[2], "^"), "decoder_only": (plots.TRACKS[3], "v"),
 }  # fmt: skip
+TICKS_MB = [5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]
 
 
 def results(name: str) -> dict[str, Any]:
@@ -175,6 +176,8 @@ def _learning(group: Group, target: Path) -> None:
 
 
 def _memory(rows: Rows, target: Path) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+
     figure = plots.paper("Memory of a training step by context")
     measured = {row["written"] for row in rows}
     for left, written in ((0.06, "all"), (0.55, "last")):
@@ -185,8 +188,12 @@ def _memory(rows: Rows, target: Path) -> None:
             own = [r for r in rows if r["network"] == kind and r["written"] == written and not isinstance(r["MB"], str)]
             axes.plot([r["chunks of context"] for r in own], [r["MB"] for r in own], color=colour, marker=marker,
                       label=TITLES[kind])  # fmt: skip
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
+        chunks = sorted({row["chunks of context"] for row in rows})
+        for axis, scaled, ticks in ((axes.xaxis, axes.set_xscale, chunks), (axes.yaxis, axes.set_yscale, TICKS_MB)):
+            scaled("log")
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_locator(FixedLocator(ticks))
+            axis.set_major_formatter(ScalarFormatter())
         _plain(axes, f"MB by chunks of context, {written} written")
     axes.legend(fontsize=9, frameon=False)
     plots.save(figure, target)

@@ -215,7 +215,7 @@ def spread(rows: Rows) -> Rows:
     for written in ("all", "last"):
         for name in TITLES:
             own = {r["chunks of context"]: r["MB"] for r in rows if r["network"] == name and r["written"] == written}
-            cells = {f"{n} chunks, MB": own[n] if isinstance(own[n], str) else f"{own[n]:.0f}"
+            cells = {f"{n} chunk{'s' * (n > 1)}, MB": own[n] if isinstance(own[n], str) else f"{own[n]:.0f}"
                      for n in chunks if n in own}  # fmt: skip
             if cells:
                 wide.append({"network": TITLES[name], "written": written, **cells})
