@@ -18,7 +18,7 @@ from .errors import BadInput
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi", ".smf")
 MAX_FILE_BYTES = 8 * 2**20
-MAX_EVENTS = 200_000  # a quarter more than the largest symphonies hold; about ten seconds of work, 0.3 GB
+MAX_EVENTS = 200_000  # a quarter more than the largest symphonies hold; about ten seconds of work, half a GB
 MAX_TRACKS = 4096  # mido cannot write more than 32,767
 
 
