@@ -161,8 +161,7 @@ def judge(args: argparse.Namespace) -> None:
     path = RESULTS / "architectures_judged.json"
     figures = json.loads(path.read_text())["figures"] if path.exists() else {}  # those judged before stay
     for (folder, *_), found in side_by_side(measure, tasks, args.jobs, "judging"):
-        kept = ("mean", "low", "high", "songs")
-        figures[folder.name] = {name: {key: figure[key] for key in kept} for name, figure in found.items()}
+        figures[folder.name] = found
     rows = []
     for name in sorted(figures):
         own = figures[name]

@@ -168,12 +168,13 @@ def test_results_at_a_url_inside_an_input_are_no_songs(songs: Path) -> None:
      ([".", "deep"], "../songs")],
 )  # fmt: skip
 def test_no_result_may_replace_a_song(
-    songs: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str], out: str
+    songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str], out: str
 ) -> None:
     monkeypatch.chdir(songs)
+    record = Manifest(tmp_path / "record")
     with pytest.raises(BadInput, match="choose an output folder"):
-        find(inputs, out)
-    assert find(inputs)  # as audio is made, which replaces nothing
+        running.plan(inputs, Settings("extend", out), record)
+    assert running.plan(inputs, Settings("convert", out, audio=".ogg"), record).jobs  # replaces nothing
 
 
 @given(st.text(max_size=80))

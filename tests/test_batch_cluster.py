@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,28 @@ def test_a_cluster_that_loses_a_worker_makes_the_same(cluster: Any, tmp_path: Pa
         assert len(manifest.known) == 6
         results[name] = {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.mid")}
     assert len(results["here"]) == 6 and results["there"] == results["here"]
+
+
+def test_workers_in_other_folders_find_songs_and_put_results(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_talkative(tmp_path / "talkative")
+    write_song(tmp_path / "songs" / "a.mid", bars=8)
+    with zipfile.ZipFile("more.zip", "w") as archive:
+        archive.write("songs/a.mid", "b.mid")
+    (tmp_path / "elsewhere").mkdir()
+    with distributed.Client(cluster.scheduler_address) as client:
+        client.run(os.chdir, str(tmp_path / "elsewhere"))
+    settings = Settings("extend", "long", seconds=24.0, model="talkative", made_by="tests")
+    running.prepare_out(settings, Path("long"))
+    manifest = Manifest(Path("long"))
+    workers = Cluster(cluster.scheduler_address, Limits(seconds=120.0))
+    tally = running.run(running.plan(["songs", "more.zip"], settings, manifest).jobs, workers, manifest)
+    workers.close()
+    assert tally.results == {DONE: 2}, tally.reasons
+    assert all(Path("long", place).is_file() for place in manifest.known)
+    assert {line["url"] for line in manifest.known.values()} == {"songs/a.mid", "zip://b.mid::more.zip"}
 
 
 def kill_one(cluster: Any) -> None:

@@ -249,7 +249,6 @@ def test_a_trained_network_is_judged(rivals: Any, tmp_path: Path, monkeypatch: p
     splits.write_text("\n".join(["source,file,group,split", *lines]) + "\n")
     prepare(folders, tmp_path / "shards", splits=splits, jobs=1)
     found = judging.judge(tmp_path / "run", True, tmp_path / "shards", folders, splits, windows=2, songs=2)
-    assert all(set(figure["by_source"]) == {"one", "three"} for figure in found.values())
     assert found["nll"]["songs"] == 4 and found["overlap_share"]["songs"] == 2
     fields = [figure["mean"] for title, figure in found.items() if title.startswith("nll_")]
     assert len(fields) == 8 and sum(fields) == pytest.approx(found["nll"]["mean"])

@@ -21,7 +21,7 @@ from midiex.config import Config
 from midiex.dataset import Song, Songs, load_split, validation_windows
 from midiex.errors import MidiexError
 from midiex.evaluation import likelihood
-from midiex.evaluation.bootstrap import Values, by_source, pooled
+from midiex.evaluation.bootstrap import pooled
 from midiex.evaluation.distance import overlap
 from midiex.evaluation.excerpts import CONTINUATION_S, Example, Excerpt, example
 from midiex.evaluation.run import songs_of
@@ -66,11 +66,6 @@ def ready(folder: str | Path, is_alone: bool) -> tuple[NoteModel, Config]:
     return deafen(network) if is_alone else network, config
 
 
-def _figure(values: Values, pools: Values) -> dict[str, Any]:
-    """`pools` are those inside which songs are drawn anew, and which weigh the same."""
-    return asdict(pooled(pools)) | {"by_source": by_source(values), "each": values}
-
-
 # ---- foreseeing ------------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +90,7 @@ def foreseen(network: NoteModel, config: Config, sources: list[Songs], each: int
             costs = likelihood.choose(network, config, question)
             for name, cost in zip(("choice", "recognised"), costs, strict=True):
                 values.setdefault(name, {}).setdefault(songs.source, []).append(float(cost.argmin() == 0))
-    return {name: _figure(found, found) for name, found in values.items()}
+    return {name: asdict(pooled(found)) for name, found in values.items()}
 
 
 def _music(song: Song) -> Excerpt:
@@ -139,7 +134,7 @@ def continued(network: NoteModel, config: Config, cuts: Sequence[Example], seed:
         density = {f"notes_per_s{name}": len(m.rows) / m.seconds for name, m in (("", music), ("_real", cut.truth))}
         for name, value in {"overlap": own, "overlap_real": real, "overlap_share": own / real, **density}.items():
             values.setdefault(name, {}).setdefault(cut.source, []).append(value)
-    return {name: _figure(found, {"all": sum(found.values(), [])}) for name, found in values.items()}
+    return {name: asdict(pooled({"all": sum(found.values(), [])})) for name, found in values.items()}
 
 
 # ---- what it costs ---------------------------------------------------------------------------------------------------

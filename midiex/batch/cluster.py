@@ -7,11 +7,14 @@ the same path, or object storage by URL. A job that was under way on a worker th
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import BadInput, MissingPart
+from .inputs import from_root
 from .isolated import Worker
 from .jobs import FAILED, Job, Limits, Outcome
 
@@ -47,7 +50,7 @@ class Cluster:
             by_key[key] = job
             futures.append(
                 self.client.submit(
-                    do_job, job.to_json(), self.limits.seconds, self.limits.memory_bytes,
+                    do_job, _from_root(job).to_json(), self.limits.seconds, self.limits.memory_bytes,
                     key=key, pure=False, retries=RETRIES,
                 )
             )  # fmt: skip
@@ -67,6 +70,14 @@ class Cluster:
 
     def close(self) -> None:
         self.client.close()
+
+
+def _from_root(job: Job) -> Job:
+    """A job that means the same to workers, which run in folders of their own."""
+    item, told = job.item, job.settings
+    model, soundfont = (from_root(path) if os.path.exists(path) else path for path in (told.model, told.soundfont))
+    settings = replace(told, out=from_root(told.out), model=model, soundfont=soundfont)
+    return Job(replace(item, url=from_root(item.url)), settings)
 
 
 def do_job(job: str, seconds: float, memory_bytes: int) -> str:

@@ -38,8 +38,8 @@ def find(inputs: Sequence[str], out: str = "") -> list[Item]:
     its own name. `out` is where their results will be MIDI files of the same names: what lies in it was made by an
     earlier run and is no song, though it be inside an input.
 
-    Raises BadInput where an input is nothing, holds no MIDI, or would be changed by its results; MissingPart where a
-    URL needs a package that is missing.
+    Raises BadInput where an input is nothing, holds no MIDI, or is where its results will be; MissingPart where a URL
+    needs a package that is missing.
     """
     found: list[Item] = []
     for text in inputs:
@@ -51,31 +51,19 @@ def find(inputs: Sequence[str], out: str = "") -> list[Item]:
             name = PurePosixPath(text.rstrip("/").replace("\\", "/")).name.split("*")[0] or "songs"
             items = [replace(item, place=f"{_safe(name)}/{item.place}") for item in items]
         found += items
-    items = sorted(_apart(found), key=lambda item: item.place)
-    if out:
-        _keep_songs(items, out)
-    return items
+    return sorted(_apart(found), key=lambda item: item.place)
 
 
 def _beside(text: str, out: str, items: Iterator[Item]) -> Iterator[Item]:
     """The songs of an input that are not results."""
     if not out:
         return items
-    root, results = _address(_root(text)), _address(out)
+    root, results = address(_root(text)), address(out)
     if root == results:
         raise BadInput(f"{text} would be mixed with its results; choose an output folder other than the songs' own.")
     if not results.startswith(f"{root.rstrip('/')}/"):
         return items
-    return (item for item in items if not _address(item.url).startswith(f"{results}/"))
-
-
-def _keep_songs(items: Sequence[Item], out: str) -> None:
-    """Raises BadInput where a result would replace a song; names that differ in case alone are one on some systems."""
-    results = _address(out)
-    places = {f"{results}/{PurePosixPath(item.place).with_suffix('.mid')}".casefold() for item in items}
-    for item in items:
-        if _address(item.url).casefold() in places:
-            raise BadInput(f"{item.url} would be replaced by a result; choose an output folder other than the songs'.")
+    return (item for item in items if not address(item.url).startswith(f"{results}/"))
 
 
 def _root(text: str) -> str:
@@ -85,12 +73,18 @@ def _root(text: str) -> str:
     return "/".join(_before_magic(text.replace(os.sep, "/").split("/")))
 
 
-def _address(url: str) -> str:
+def address(url: str) -> str:
     """A path or URL so that those of one place are equal, with / between its parts."""
     name = url[7:] if url.startswith("file://") else url
     if _SCHEME.match(name):
         return re.sub("://+", "://", name).rstrip("/")
     return os.path.realpath(name).replace(os.sep, "/")
+
+
+def from_root(url: str) -> str:
+    """A path, or what is in an archive at one, as it is called from any folder; another URL as it is."""
+    head, chained, last = url.rpartition("::")
+    return url if _SCHEME.match(last) else head + chained + os.path.abspath(last)
 
 
 def _of_input(text: str) -> Iterator[Item]:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from .. import __version__
 from ..errors import BadInput
-from .inputs import find
+from .inputs import address, find
 from .isolated import Worker
 from .jobs import DONE, FAILED, REFUSED, Job, Limits, Outcome, Settings
 from .manifest import Manifest
@@ -98,6 +98,7 @@ def plan(
     """
     exists = _exists(settings.out)
     jobs = [Job(item, settings) for item in find(inputs, settings.out if settings.kind == "extend" else "")]
+    _keep_songs(jobs, settings.out)
     mine = [job for job in jobs if _part_of(job.item.place, shard[1]) == shard[0] - 1]
     over = [] if force else [job for job in mine if manifest.is_done(job, exists)]
     places = {job.item.place for job in over}
@@ -106,6 +107,15 @@ def plan(
         random.Random(settings.seed).shuffle(left)
     refused = sum(manifest.known[place]["result"] == REFUSED for place in places)
     return Plan(tuple(left), len(over), refused, len(jobs) - len(mine))
+
+
+def _keep_songs(jobs: Sequence[Job], out: str) -> None:
+    """Raises BadInput where a result would replace a song; names that differ in case alone are one on some systems."""
+    results = address(out)
+    made = {f"{results}/{place}".casefold() for job in jobs for place in job.outputs().values()}
+    for url in (job.item.url for job in jobs):
+        if address(url).casefold() in made:
+            raise BadInput(f"{url} would be replaced by a result; choose an output folder other than the songs' own.")
 
 
 def _part_of(place: str, parts: int) -> int:
