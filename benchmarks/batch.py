@@ -2,10 +2,10 @@
 
     python benchmarks/batch.py FOLDER [--songs 300] [--seconds 60] [--kills 3] [--only jobs kills cluster plan]
 
-Songs are FOLDER's MIDI files in an order that mixes sources. `jobs` extends them with one job and with two; `kills`
-does the same with two, is killed (SIGKILL, workers too) at random moments and begun again; `cluster` gives them to
-three workers of a local Dask cluster, one of which is killed. All outputs are compared byte by byte with those of one
-job. `plan` is a dry run over ten thousand generated files.
+Songs are those of FOLDER's MIDI files that leave room for new music, from each folder in it in turn. `jobs` extends
+them with one job and with two; `kills` does the same with two, is killed (SIGKILL, workers too) at random moments and
+begun again; `cluster` gives them to three workers of a local Dask cluster, one of which is killed. All outputs are
+compared byte by byte with those of one job. `plan` is a dry run over ten thousand generated files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
+import math
 import os
 import random
 import re
@@ -29,8 +31,30 @@ from typing import Any
 
 from common import report
 
+from midiex import score
+from midiex.errors import MidiexError
+
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "chiptune_loop.mid"
 SECTIONS = ("jobs", "kills", "cluster", "plan")
+
+
+def chosen(folder: Path, songs: int, longest_s: float) -> list[Path]:
+    """So many of a folder's songs that are no longer, from each folder in it in turn, each in an order of its own."""
+    folders = sorted(path for path in folder.iterdir() if path.is_dir()) or [folder]
+    sources = [sorted(source.rglob("*.mid"), key=_place_in_order) for source in folders]
+    mixed = (path for turn in itertools.zip_longest(*sources) for path in turn if path)
+    return list(itertools.islice((path for path in mixed if _lasts_s(path) <= longest_s), songs))
+
+
+def _place_in_order(path: Path) -> bytes:
+    return hashlib.sha256(path.name.encode()).digest()
+
+
+def _lasts_s(path: Path) -> float:
+    try:
+        return score.read(path).length_s
+    except MidiexError:
+        return math.inf
 
 
 def command(songs: Path, out: Path, seconds: float, jobs: int, *more: str) -> list[str]:
@@ -122,8 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         songs = folder / "songs"
-        found = sorted(args.folder.rglob("*.mid"), key=lambda p: hashlib.sha256(p.name.encode()).digest())
-        for path in found[: args.songs]:
+        for path in chosen(args.folder, args.songs, 0.75 * args.seconds):
             target = songs / path.relative_to(args.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
