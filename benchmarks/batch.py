@@ -181,7 +181,7 @@ def main() -> None:
 
 
 def row(what: str, made: dict[str, Any], wall_s: float, told: str = "") -> dict[str, Any]:
-    done = made["done"] + made["done_before"] - made["refused_before"]
+    done = made["done"] + made["done_before"]
     counts = f"{done} done, {made['refused'] + made['refused_before']} refused, {made['failed']} failed"
     return {"what": what, "songs": done, "wall s": wall_s, "songs/s": made["done"] / wall_s,
             "told": f"{counts}; {told}" if told else counts}  # fmt: skip

@@ -216,7 +216,8 @@ def test_a_second_run_does_only_what_is_missing_or_has_changed(songs: Path, tmp_
     do([str(songs)], wanted, out)
     before = files(out)
     planned, _ = do([str(songs)], wanted, out)
-    assert (len(planned), planned.done, planned.refused) == (0, 4, 1)
+    assert (len(planned), planned.done) == (0, 3)
+    assert [place for place, reason in planned.refused if "broken.mid" in reason] == ["deep/broken.mid"]
     (out / "a.mid").unlink()
     write_song(songs / "deep" / "b.MID", bars=10)
     planned, tally = do([str(songs)], wanted, out)
@@ -391,6 +392,13 @@ def test_the_command_runs_tells_and_goes_on_after_kill(songs: Path, tmp_path: Pa
     process.wait()
     assert midiex(*arguments).exit_code == 1
     assert files(killed) == files(whole)
+    again = midiex(*arguments)  # nothing is left to do, and why it is not all is told again
+    assert again.exit_code == 1 and "deep/broken.mid: broken.mid " in again.output
+    assert [line.split() for line in again.output.splitlines()[1:4]] == [
+        ["done", "0"],
+        ["done", "before", "3"],
+        ["refused", "before", "1"],
+    ]
 
 
 def test_a_dry_run_writes_nothing(songs: Path, tmp_path: Path, model: str) -> None:

@@ -77,7 +77,7 @@ class Manifest:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole lines of a manifest."""
-    needed = {"place", "version", "settings", "result", "outputs"}
+    needed = {"place", "version", "settings", "result", "reason", "outputs"}
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             for text in file:

@@ -30,8 +30,8 @@ class Plan:
     """What a run would do."""
 
     jobs: tuple[Job, ...]  # in the order in which they are begun
-    done: int  # songs that need nothing any more
-    refused: int  # of them, those that could not be used
+    done: int  # songs that are made already
+    refused: tuple[tuple[str, str], ...]  # place and sentence of songs that could not be used, and are as they were
     others: int  # songs of other shards
 
     def __len__(self) -> int:
@@ -100,13 +100,13 @@ def plan(
     jobs = [Job(item, settings) for item in find(inputs, settings.out if settings.kind == "extend" else "")]
     _keep_songs(jobs, settings.out)
     mine = [job for job in jobs if _part_of(job.item.place, shard[1]) == shard[0] - 1]
-    over = [] if force else [job for job in mine if manifest.is_done(job, exists)]
-    places = {job.item.place for job in over}
+    places = {job.item.place for job in mine if not force and manifest.is_done(job, exists)}
     left = [job for job in mine if job.item.place not in places]
     if shuffle:
         random.Random(settings.seed).shuffle(left)
-    refused = sum(manifest.known[place]["result"] == REFUSED for place in places)
-    return Plan(tuple(left), len(over), refused, len(jobs) - len(mine))
+    before = [manifest.known[place] for place in sorted(places)]
+    refused = tuple((line["place"], line["reason"]) for line in before if line["result"] == REFUSED)
+    return Plan(tuple(left), len(places) - len(refused), refused, len(jobs) - len(mine))
 
 
 def _keep_songs(jobs: Sequence[Job], out: str) -> None:

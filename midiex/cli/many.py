@@ -200,30 +200,35 @@ class _Bar:
 def _show_plan(planned: Plan, as_json: bool) -> None:
     if as_json:
         songs = [{"song": job.item.url, "outputs": list(job.outputs().values())} for job in planned.jobs]
-        click.echo(json.dumps({"to_do": songs, "done": planned.done, "of_other_shards": planned.others}, indent=1))
+        told = {"to_do": songs, "done": planned.done, "refused": dict(planned.refused)}
+        click.echo(json.dumps(told | {"of_other_shards": planned.others}, indent=1))
         return
     for job in planned.jobs:
         click.echo(f"{job.item.url} -> {', '.join(job.outputs().values())}")
-    click.echo(f"{len(planned)} songs to do, {planned.done} done already, {planned.others} of other shards")
+    over = f"{planned.done} done already, {len(planned.refused)} refused before"
+    click.echo(f"{len(planned)} songs to do, {over}, {planned.others} of other shards")
 
 
 def _tell(planned: Plan, tally: Tally, wall_s: float, record: Path, as_json: bool) -> None:
+    not_done = [*tally.reasons, *planned.refused]
     told = {
         **{name: tally.results[name] for name in ("done", "refused", "failed")},
-        "done_before": planned.done, "refused_before": planned.refused, "of_other_shards": planned.others,
+        "done_before": planned.done, "refused_before": len(planned.refused), "of_other_shards": planned.others,
         "stopped": tally.stopped, "music_s": round(tally.music_s, 1), "wall_s": round(wall_s, 1),
         "manifest": str(record),
     }  # fmt: skip
     if as_json:
-        click.echo(json.dumps(told | {"not_done": dict(tally.reasons)}, indent=1))
+        click.echo(json.dumps(told | {"not_done": dict(not_done)}, indent=1))
         return
-    for place, reason in tally.reasons[:SHOWN]:
+    for place, reason in not_done[:SHOWN]:
         click.echo(f"{place}: {reason}")
-    if len(tally.reasons) > SHOWN:
-        click.echo(f"… and {len(tally.reasons) - SHOWN} more, all in {record}")
+    if len(not_done) > SHOWN:
+        click.echo(f"… and {len(not_done) - SHOWN} more, all in {record}")
     rate = tally.music_s / max(1e-9, wall_s)
     counts = {name: tally.results[name] for name in ("done", "refused", "failed")}
-    rows = (counts | {"done before": planned.done, "of other shards": planned.others}).items()
+    before = {"done before": planned.done, "refused before": len(planned.refused), "of other shards": planned.others}
+    rows = (counts | before).items()
     width = max(len(name) for name, _ in rows)
     click.echo("\n".join(f"{name:{width}}  {count:6}" for name, count in rows if count or name == "done"))
-    click.echo(f"{tally.music_s:.0f} s of music in {wall_s:.0f} s, {rate:.0f} s a s" + ("; stopped" * tally.stopped))
+    if len(planned):
+        click.echo(f"{tally.music_s:.0f} s of music in {wall_s:.0f} s, {rate:.0f} s a s" + "; stopped" * tally.stopped)
