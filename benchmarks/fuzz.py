@@ -217,7 +217,9 @@ def try_extending(path: Path) -> None:
         config = load_config("tiny")
         _state["model"] = extend.Model(ChunkTransformer(config).eval().requires_grad_(False), config, "fuzz")
     song = score.read(path)
-    passage = extend.start(path, min(song.length_s + EXTENDED_S, extend.MAX_SECONDS), model=_state["model"],
+    last_tick = max(int(track.notes.numpy()["time"].max()) for track in song.score.tracks)
+    begin_s = float(song.grid.seconds[song.grid.bar_at(last_tick) + 1])  # a note may be held for hours after it
+    passage = extend.start(path, min(begin_s + EXTENDED_S, extend.MAX_SECONDS), model=_state["model"],
                            candidates=1, begin="end")  # fmt: skip
     out = extend.finish(passage, path.with_suffix(".out.mid"))
     score.read(path.with_suffix(".out.mid"))

@@ -23,6 +23,8 @@ RECURRENCES = 3  # make a fluctuation a habit
 MAX_PERIOD_BARS = 8  # of a meter pattern
 MAX_STRETCH = 0.01  # of the tempo, to end on the second
 MAX_SLOWING_BARS = 4
+MIN_BAR_S = 0.1  # of more than FEW_BARS new ones; shorter come of broken files, and minutes of them would be thousands
+FEW_BARS = 64
 NO_END = 10**9
 
 
@@ -69,7 +71,8 @@ def go_on(
     With `exact` the result ends on the second: the tempo of the new bars is stretched by up to MAX_STRETCH, and where
     that is not enough the last bar is cut.
 
-    Raises BadInput when not one bar fits, or when the song's own ending cannot be made to end on the second.
+    Raises BadInput when not one bar fits, when bars would be too many or too short to be any, or when the song's own
+    ending cannot be made to end on the second.
     """
     bars = _Coming(song, before, slowing)
     tail_s = 0.0
@@ -101,7 +104,10 @@ def go_on(
 
 
 def insert(song: Song, before: int, seconds: float) -> Timeline:
-    """New bars of about `seconds`, one at least, after the song's first `before` (one at least)."""
+    """New bars of about `seconds`, one at least, after the song's first `before` (one at least).
+
+    Raises BadInput when bars would be too many, or too short to be any.
+    """
     bars = _Coming(song, before)
     ends_s = bars.ends_s(seconds)
     return bars.line(max(1, int(np.abs(ends_s - seconds).argmin())), before)
@@ -151,13 +157,21 @@ class _Coming:
 
     def ends_s(self, room_s: float) -> np.ndarray:
         """How long 0, 1, 2 … new bars last, up to the first number of them, one at least, that lasts longer than
-        `room_s`."""
+        `room_s`.
+
+        Raises BadInput when they would be more than a song may have, or too short to be bars.
+        """
         steady = [0.0]  # without slowing
         totals = [0.0]
         while len(totals) == 1 or totals[-1] <= room_s:
             count = len(steady)
             if count > MAX_BARS:
                 raise BadInput(f"More than {MAX_BARS} new bars would be needed; ask for a shorter result.")
+            if count > FEW_BARS and (bar_s := steady[-1] / (count - 1)) < MIN_BAR_S:
+                raise BadInput(
+                    f"{self.song.path} has bars of {bar_s:.3g} s where new music would begin, too short to go on from; "
+                    "correct its tempo or meter, or let new music begin elsewhere."
+                )
             steady.append(steady[-1] + self.bar_s(count - 1, NO_END))
             slow = len(self.slowing) if len(self.slowing) < count else 0
             totals.append(steady[count - slow] + sum(self.bar_s(n, count) for n in range(count - slow, count)))

@@ -51,6 +51,10 @@ def test_what_once_took_too_long_or_could_not_be_written_is_read_or_refused(fuzz
     path.write_bytes(fuzz.midi([b"\x00\x90\x3c\x40\x60\x80\x3c\x00" + END] * (MAX_TRACKS + 1)))
     with pytest.raises(BadInput, match=f"announces {MAX_TRACKS + 1} tracks"):
         read(path)
+    meter = b"\x85\x11\xff\x58\x04\x07\x03\x18\x08"  # after 10 ms, a bar that two thousand others would have followed
+    path.write_bytes(fuzz.midi([b"\x00\x90\x3c\x50" + meter + b"\x81\xfe\x05\x80\x3c\x00" + END], division=32767))
+    with pytest.raises(BadInput, match=r"bars of 0\.01 s where new music would begin"):
+        fuzz.try_extending(path)
 
 
 def test_mutations_differ_and_are_the_same_for_a_seed(fuzz: ModuleType) -> None:

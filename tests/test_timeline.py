@@ -254,7 +254,7 @@ def test_without_room_for_a_bar_nothing_is_made(seconds: float, make: Make) -> N
 
 
 def test_more_bars_than_a_song_may_have_are_refused(make: Make) -> None:
-    song = make([C] * 2, [(0, 20_000)])
+    song = make([C] * 2, [(0, 30_000)])
     with pytest.raises(BadInput, match="shorter"):
         timeline.go_on(song, 2, 6 * 3600)
 
@@ -375,3 +375,12 @@ def test_what_is_rewritten_keeps_the_songs_bars(make: Make) -> None:
         assert (line.tempi, line.meters) == ((), ())
         assert (line.start_tick, line.end_tick) == (song.grid.ticks[first], song.grid.ticks[after])
         assert line.end_s - line.start_s == pytest.approx(float(song.grid.bar_s[first:after].sum()))
+
+
+@pytest.mark.parametrize(
+    "new", [lambda song: timeline.go_on(song, 8, 60.0), lambda song: timeline.insert(song, 4, 8.0)]
+)
+def test_bars_too_short_to_be_any_are_not_gone_on_with(make: Make, new: Callable[[Song], Timeline]) -> None:
+    assert new(make([C] * 8, ((0, 30_000),))).new > 60  # 0.12 s a bar, as fast as can be
+    with pytest.raises(BadInput, match=r"bars of 0\.08 s .* correct its tempo"):
+        new(make([C] * 8, ((0, 20_000),)))
