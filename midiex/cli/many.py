@@ -211,8 +211,8 @@ def _show_plan(planned: Plan, as_json: bool) -> None:
 
 def _tell(planned: Plan, tally: Tally, wall_s: float, record: Path, as_json: bool) -> None:
     not_done = [*tally.reasons, *planned.refused]
-    told = {
-        **{name: tally.results[name] for name in ("done", "refused", "failed")},
+    counts = {name: tally.results[name] for name in ("done", "refused", "failed")}
+    told = counts | {
         "done_before": planned.done, "refused_before": len(planned.refused), "of_other_shards": planned.others,
         "stopped": tally.stopped, "music_s": round(tally.music_s, 1), "wall_s": round(wall_s, 1),
         "manifest": str(record),
@@ -224,11 +224,10 @@ def _tell(planned: Plan, tally: Tally, wall_s: float, record: Path, as_json: boo
         click.echo(f"{place}: {reason}")
     if len(not_done) > SHOWN:
         click.echo(f"… and {len(not_done) - SHOWN} more, all in {record}")
-    rate = tally.music_s / max(1e-9, wall_s)
-    counts = {name: tally.results[name] for name in ("done", "refused", "failed")}
     before = {"done before": planned.done, "refused before": len(planned.refused), "of other shards": planned.others}
     rows = (counts | before).items()
     width = max(len(name) for name, _ in rows)
     click.echo("\n".join(f"{name:{width}}  {count:6}" for name, count in rows if count or name == "done"))
     if len(planned):
+        rate = tally.music_s / max(1e-9, wall_s)
         click.echo(f"{tally.music_s:.0f} s of music in {wall_s:.0f} s, {rate:.0f} s a s" + "; stopped" * tally.stopped)
