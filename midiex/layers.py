@@ -96,7 +96,9 @@ class Rotary(nn.Module):
     def forward(self, times: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """times (..., 2), index (...) -> cos, sin, each (..., P)."""
         last = torch.zeros_like(times[..., :1]) if index is None else index[..., None].to(times.dtype)
-        angles = torch.cat([times, last], -1) @ self.matrix
+        # autocast would multiply in bf16, whose eight bits cannot tell bar 301 from bar 302
+        with torch.autocast(times.device.type, enabled=False):
+            angles = torch.cat([times, last], -1) @ self.matrix
         return angles.cos(), angles.sin()
 
 

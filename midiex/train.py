@@ -309,14 +309,17 @@ def validate(run: Run, sources: list[Songs], config: Config, device: torch.devic
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """bf16 where the hardware multiplies it fast and `precision` is not float32, else float32."""
-    if precision == "float32":
+    if precision == "float32" or not multiplies_bf16(device):
         return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Does the hardware have units for it?"""
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported()
-    else:
-        capabilities = torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends, "cpu") else ""
-        fast = "AVX512" in capabilities and _cpu_has("amx_bf16", "avx512_bf16")
-    return torch.autocast(device.type, torch.bfloat16) if fast else contextlib.nullcontext()
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends, "cpu") else ""
+    return "AVX512" in capabilities and _cpu_has("amx_bf16", "avx512_bf16")
 
 
 def _cpu_has(*flags: str) -> bool:

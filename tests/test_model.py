@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import lively_model, model_batch, random_rows, tiny_config, window_chunks
+from helpers import lively_model, model_batch, random_rows, random_song, tiny_config, window_chunks
 from songs import network_alone, rows_of
 from torch import Tensor, nn
 
@@ -44,6 +44,7 @@ from midiex.tokens import (
     PROGRAM,
     VELOCITY,
 )
+from midiex.train import multiplies_bf16
 
 N_NOTES = 12
 OF_THIS_NOTE = tuple(f for f in range(8) if f not in (BAR, POSITION))
@@ -537,3 +538,27 @@ def test_fields_keep_their_places() -> None:
     places = [BAR, POSITION, MICRO, PROGRAM, INSTANCE, PITCH, DURATION, VELOCITY]
     assert places == list(range(8))
     assert HEAD_ORDER == (PROGRAM, INSTANCE, PITCH, DURATION, VELOCITY, MICRO, BAR, POSITION)
+
+
+@pytest.mark.parametrize("bar", [0, 300])
+def test_rotary_angles_keep_float32_under_bf16(model: ChunkTransformer, bar: int) -> None:
+    times = torch.tensor([[4.0 * bar, bar], [4.0 * bar + 0.25, bar + 1 / 16]])
+    exact = model.rotary(times)
+    with torch.autocast("cpu", torch.bfloat16):
+        told = model.rotary(times)
+    assert all(torch.equal(a, b) for a, b in zip(exact, told, strict=True))
+
+
+@pytest.mark.skipif(not multiplies_bf16(torch.device("cpu")), reason="this processor multiplies no bf16 in hardware")
+def test_losses_in_bf16_are_those_in_float32(config: Config) -> None:
+    rng = np.random.default_rng(0)
+    song = random_song(rng, bars=400, notes_per_bar=8)
+    shown = dataset.make_window(song, 6, 4096, 0, np.random.default_rng(5))
+    batch = dataset.collate([shown], config.memory, 0.0, None)
+    model = ChunkTransformer(config).eval()
+    notes = int(batch.lengths[batch.target].sum())
+    with torch.inference_mode():
+        exact = float(model(batch).sum()) / notes
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = float(model(batch).sum()) / notes
+    assert rounded == pytest.approx(exact, abs=0.005)
