@@ -17,7 +17,8 @@ import torch
 from common import report
 
 from midiex.checkpoint import load_model
-from midiex.dataset import DEFAULT_WEIGHT, SOURCE_WEIGHTS, Songs, collate, load_split, validation_windows
+from midiex.collate import collate
+from midiex.dataset import DEFAULT_WEIGHT, SOURCE_WEIGHTS, Songs, load_split, validation_windows
 from midiex.layers import END, HEAD_SIZES
 from midiex.model import Steps
 from midiex.tokens import BAR, FIELDS, HEAD_ORDER

@@ -12,6 +12,7 @@ from .tokens import (
     DRUM_PROGRAM,
     FIELD_SIZES,
     INSTANCE,
+    MAX_INSTANCES,
     PITCH,
     PROGRAM,
     VELOCITY,
@@ -49,7 +50,7 @@ def swap_instruments(rows: np.ndarray, rng: np.random.Generator, chance: float) 
 
 def drop_voice(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Without one of at least three voices, never the one with most notes."""
-    voice = rows[:, PROGRAM].astype(np.int64) * 8 + rows[:, INSTANCE]
+    voice = rows[:, PROGRAM].astype(np.int64) * MAX_INSTANCES + rows[:, INSTANCE]
     voices, counts = np.unique(voice, return_counts=True)
     if len(voices) < 3:
         return rows
@@ -63,7 +64,7 @@ def level_velocity(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     out = rows.copy()
     top = FIELD_SIZES[VELOCITY] - 1
     if rows[:, VELOCITY].std() < FLAT_VELOCITY_SPREAD:
-        voice = rows[:, PROGRAM].astype(np.int64) * 8 + rows[:, INSTANCE]
+        voice = rows[:, PROGRAM].astype(np.int64) * MAX_INSTANCES + rows[:, INSTANCE]
         base = rng.integers(13, 27)
         for v in np.unique(voice):
             out[voice == v, VELOCITY] = np.clip(base + rng.integers(-3, 4), 1, top)
@@ -82,3 +83,14 @@ def overlay_drums(
         part[:, BAR] += start
         copies.append(part[part[:, BAR] < last_bar])
     return sort_rows(np.concatenate([rows, *copies]))
+
+
+def spread_instances(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The instances of each program under other numbers, in the same order, so that songs with many tracks of one
+    program, which are rare, meet numbers that are known."""
+    out = rows.copy()
+    for program in np.unique(rows[:, PROGRAM]):
+        mine = rows[:, PROGRAM] == program
+        instances, which = np.unique(rows[mine, INSTANCE], return_inverse=True)
+        out[mine, INSTANCE] = np.sort(rng.permutation(MAX_INSTANCES)[: len(instances)])[which.reshape(-1)]
+    return out

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from . import metrics
+from .aligned import LIKENESS_BINS, LIKENESSES
+from .roles import ROLE_NAMES
 from .tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -17,6 +19,7 @@ from .tokens import (
     DURATIONS,
     DURATIONS_PER_BEAT,
     FIELD_SIZES,
+    INSTANCE,
     MICROS_PER_POSITION,
     PITCH,
     POSITION,
@@ -37,9 +40,13 @@ CONDITIONS = (
     "arousal",
     "valence",
     "left",
+    "likeness",  # to the source, overall and by role (aligned.py)
+    *(f"likeness_{name}" for name in ROLE_NAMES),
 )
-CONDITION_SIZES = (17, 97, 25, 17, 9, 17, 6, 6, 11, 11, 7)
-BARS, METER, TEMPO, DENSITY, LOUDNESS, REGISTER, MODE, CLARITY, AROUSAL, VALENCE, LEFT = range(len(CONDITIONS))
+CONDITION_SIZES = (17, 97, 25, 17, 9, 17, 6, 6, 11, 11, 7, *[LIKENESS_BINS] * LIKENESSES)
+BARS, METER, TEMPO, DENSITY, LOUDNESS, REGISTER, MODE, CLARITY, AROUSAL, VALENCE, LEFT, LIKENESS = range(12)
+VOICE_INSTANCES = 8  # of each program that are told apart; later ones count as the last
+VOICE_SLOTS = FIELD_SIZES[PROGRAM] * VOICE_INSTANCES
 
 
 def _bin(value: float, low: float, high: float, size: int) -> int:
@@ -53,7 +60,8 @@ def chunks_left_bin(left: int) -> int:
 
 
 def frame_conditions(bars: int, bar_units: float, beats: float, seconds: float, left: int) -> np.ndarray:
-    """The conditions that do not depend on notes, shape (11,); `bar_units` is the usual bar's length in 1/96 beat."""
+    """The conditions that do not depend on notes, shape (conditions,); `bar_units` is the usual bar's length in 1/96
+    beat."""
     out = np.zeros(len(CONDITIONS), np.int64)
     out[BARS] = min(bars, CONDITION_SIZES[BARS] - 1)
     out[METER] = int(np.clip(round(bar_units / MICROS_PER_POSITION), 1, CONDITION_SIZES[METER] - 1))
@@ -87,7 +95,7 @@ def features(rows: np.ndarray, beats: float, seconds: float) -> dict[str, float]
 
 
 def note_conditions(figures: dict[str, float]) -> np.ndarray:
-    """The conditions that come from notes, shape (11,), 0 at the others."""
+    """The conditions that come from notes, shape (conditions,), 0 at the others."""
     out = np.zeros(len(CONDITIONS), np.int64)
     out[DENSITY] = _bin(np.log2(max(figures["density"], 0.1)), -2, 6, CONDITION_SIZES[DENSITY])
     if figures["velocity"] > 0:
@@ -105,4 +113,11 @@ def program_vector(rows: np.ndarray) -> np.ndarray:
     """1.0 for every program that plays in rows, shape (129,) float32."""
     out = np.zeros(FIELD_SIZES[PROGRAM], np.float32)
     out[np.unique(rows[:, PROGRAM])] = 1.0
+    return out
+
+
+def voice_vector(rows: np.ndarray) -> np.ndarray:
+    """1.0 for every voice (program, instance) that plays in rows, shape (VOICE_SLOTS,) float32."""
+    out = np.zeros(VOICE_SLOTS, np.float32)
+    out[rows[:, PROGRAM] * VOICE_INSTANCES + np.minimum(rows[:, INSTANCE], VOICE_INSTANCES - 1)] = 1.0
     return out

@@ -90,6 +90,9 @@ class TrainConfig:
     seed: int
     optimizer: str = "adamw"  # of the matrices inside the network; all else learns by AdamW
     precision: str = "auto"  # of matrix products: bf16 where the hardware has units for it, or float32 everywhere
+    with_source: float = 0.75  # share of chunks that are told what they go back to (aligned.py)
+    with_standing: float = 0.12  # share of chunks of which some voices stand already
+    without_past: float = 0.1  # share of chunks whose past is hidden, so that what is asked must be heeded
 
     def __post_init__(self) -> None:
         _require(self.optimizer in OPTIMIZERS, "train.optimizer", self.optimizer, " or ".join(OPTIMIZERS))
@@ -98,6 +101,7 @@ class TrainConfig:
         _at_least(0, "train", self, "warmup_steps", "seed", "weight_decay")
         _above_zero("train", self, "lr", "grad_clip")
         _probability("train", self, "decay_fraction", "min_lr_ratio", "condition_dropout")
+        _probability("train", self, "with_source", "with_standing", "without_past")
         _require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "a number from 0 to below 1")
 
 
@@ -112,6 +116,7 @@ class GenerateConfig:
     max_attempts: int = 3  # rounds of candidates before the best poor one is taken
     habits: float = 1.0  # how much more the song's own habits weigh than they were trained to, in nats; 0: no more
     progression: float = 0.8  # how much the song's chord progression, if it has one, guides new pitches; 0: not at all
+    aligned: float = 0.0  # how much more an aligned source weighs than it was trained to, in nats
     returns: float = 1.0  # how readily earlier music comes back, beside songs of the same habits; 0: never
     engine: str = "auto"  # what runs the decoder: torch, onnx (eight bits), or onnx where it is installed
     redraws: int = 8  # of a place in time at which the model expects a track that is not to be written
@@ -121,7 +126,7 @@ class GenerateConfig:
         _above_zero("generate", self, "temperature", "top_p")
         _probability("generate", self, "top_p", "min_p")
         _at_least(1, "generate", self, "candidates", "max_attempts")
-        _at_least(0, "generate", self, "redraws", "returns", "habits", "progression")
+        _at_least(0, "generate", self, "redraws", "returns", "habits", "aligned", "progression")
 
 
 _Section = TypeVar("_Section", ModelConfig, MemoryConfig, TrainConfig, GenerateConfig)

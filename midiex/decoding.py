@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from . import onnx_stepper
+from .aligned import AlignedSource, Says
 from .choices import Choices, told_more
 from .chunks import MAX_CHUNK_NOTES
 from .config import GenerateConfig
@@ -38,6 +39,7 @@ from .tokens import (
 )
 
 BAR_HEAD, POSITION_HEAD = HEAD_ORDER.index(BAR), HEAD_ORDER.index(POSITION)
+_NO_SOURCE = [tuple(NOTHING.tolist())] * 2
 WHICH = (PROGRAM, INSTANCE, PITCH)  # what sorts the notes of one onset, the first of HEAD_ORDER
 
 
@@ -49,7 +51,7 @@ class Task:
     beat_starts: np.ndarray  # (bars,) beats since the song's beginning at which each bar starts
     bar_beats: np.ndarray  # (bars,)
     first_bar: int  # bars since the song's beginning
-    conditions: np.ndarray  # (11,)
+    conditions: np.ndarray  # (conditions,)
     programs: np.ndarray  # (129,) float32
     grammar: Grammar
     heard: Listener  # all notes so far, that new ones may echo
@@ -58,6 +60,8 @@ class Task:
     # grammar does not hold
     fixed: np.ndarray = field(default_factory=lambda: np.zeros((0, len(FIELD_SIZES)), np.int32))
     progression: np.ndarray | None = None  # (bars, HALVES, pitches) nats by which the song's harmony asks for a pitch
+    voices: np.ndarray | None = None  # (VOICE_SLOTS,) float32, which voices play
+    source: AlignedSource | None = None  # earlier bars that it goes back to
     runs: Runs | None = None  # how often each voice has struck its last pitch before
     final: np.ndarray | None = None  # (12,) bool, pitch classes of the chord on which the music ends in this chunk
 
@@ -156,7 +160,8 @@ class _Writing:
         self.stepper = steppers(config.engine, model, memory, task, count, self.longest)
         self.listeners = [Listener(task.heard) for _ in range(count)]
         self.growing = [Habits(task.recalled.habits) for _ in range(count)]
-        self.choices = Choices(model.heads, task.recalled, config.habits)
+        self.followers = [] if task.source is None else [task.source.follow() for _ in range(count)]
+        self.choices = Choices(model.heads, task.recalled, config.habits, config.aligned)
         self.pull = _pull(task, config.progression)
         # the last row for those that are finished
         self.rows = np.zeros((count, self.longest + 1, len(FIELD_SIZES)), np.int64)
@@ -208,7 +213,7 @@ class _Writing:
     def _draw_onset(self, states: np.ndarray) -> _Onset:
         fixed, coming, done = self.fixed, self.coming, self.done
         bars = None if self.previous is None else self.previous[:, BAR]
-        p = self.choices.p(BAR_HEAD, states, self._behind(None), bars)
+        p = self.choices.p(BAR_HEAD, states, self._behind(None), bars, self._said_of_bar())
         # a later bar leads to the fixed row as well
         bar = pick(p, _never_empty(self.state.bars(), done), self.config, self.rng)
         spent = self._nats(p, bar, done)
@@ -224,7 +229,8 @@ class _Writing:
         bar = bar * ~ended
         if ended.all():
             return _Onset(bar, bar, ended, to_fixed, spent)
-        p = self.choices.p(POSITION_HEAD, self.choices.after(BAR_HEAD, bar, states), self._behind(bar))
+        here = [follower.position(at) for follower, at in zip(self.followers, bar.tolist(), strict=False)] or None
+        p = self.choices.p(POSITION_HEAD, self.choices.after(BAR_HEAD, bar, states), self._behind(bar), said=here)
         mask = self.state.positions(bar)
         if len(self.task.fixed):
             fixed.allow(mask, POSITION, coming[:, BAR] == bar)
@@ -239,7 +245,7 @@ class _Writing:
         """Onsets at which the model expects only fixed voices are drawn anew; the states after the last draw."""
         for _ in range(self.config.redraws):
             at_fixed = (onset == self.coming[:, [BAR, POSITION]]).all(1)
-            share = _share_of_free(self.choices, states, self._here(onset), self.state)
+            share = self._share_of_free(states, onset)
             again = ~self.done & ~self.is_fixed & ~at_fixed & (self.rng.random(len(share)) >= share)
             if not again.any():
                 break
@@ -265,7 +271,7 @@ class _Writing:
         for head, name in enumerate(HEAD_ORDER[:BAR_HEAD]):
             picked = None if self.weigh or weaves else self.state.only(name, note[:, PROGRAM])
             if picked is None:
-                p = self.choices.p(head, states, told)
+                p = self.choices.p(head, states, told, said=self._said(name, note))
                 picked = self._pick(name, p, note, level)
             else:
                 self.rng.random(len(note))  # so that what is drawn later does not depend on `weigh`
@@ -311,6 +317,8 @@ class _Writing:
                 row = (bar + self.task.first_bar, *rest)
                 self.listeners[k].hear(row)
                 self.growing[k].hear(row, count=False, told=told[k])
+                if self.followers:
+                    self.followers[k].hear((bar, *rest))
         self.previous = note
 
     # ---- what the past says of them ----
@@ -339,19 +347,38 @@ class _Writing:
         places = zip(
             self.listeners, (self.onset[:, 0] + self.task.first_bar).tolist(), self.onset[:, 1].tolist(), strict=True
         )
-        values = [v for listener, bar, position in places for echo in listener.expect(bar, position) for v in echo]
-        return np.array(values, np.int64).reshape(len(self.each), ECHOES, -1)
+        found = [listener.expect(bar, position) for listener, bar, position in places]
+        for k, (bar, position) in enumerate(self.onset.tolist()):
+            found[k] += self.followers[k].expect(bar, position) if self.followers else _NO_SOURCE
+        return np.array(found, np.int64)
 
+    # ---- what an aligned source says of them ----
 
-def _share_of_free(choices: Choices, states: np.ndarray, told: list[Told], state: State) -> np.ndarray:
-    """How likely the model finds it that the note at the onset it was given is one of the free voices', (K,)."""
-    programs = choices.p(0, states, told)
-    share = np.zeros(len(programs))
-    for program in np.flatnonzero(state.voices_of.any(1)).tolist():
-        chosen = choices.after(0, np.full(len(programs), program), states)
-        instances = choices.p(1, chosen, [t and t | {"program": program} for t in told])
-        share += programs[:, program] * instances[:, state.voices_of[program]].sum(1)
-    return share
+    def _said_of_bar(self) -> list[Says] | None:
+        if not self.followers or self.previous is None:
+            return None
+        return [f.stays(bar) for f, bar in zip(self.followers, self.previous[:, BAR].tolist(), strict=True)]
+
+    def _said(self, name: int, note: np.ndarray) -> list[Says] | None:
+        """Of a field of the notes (K, 8) as far as they are chosen."""
+        if not self.followers:
+            return None
+        return [follower.says(name, row) for follower, row in zip(self.followers, note.tolist(), strict=True)]
+
+    def _share_of_free(self, states: np.ndarray, onset: np.ndarray) -> np.ndarray:
+        """How likely the model finds it that the note at the onset (K, 2) is one of the free voices', (K,)."""
+        told = self._here(onset)
+        note = np.zeros((len(onset), len(FIELD_SIZES)), np.int64)
+        note[:, BAR], note[:, POSITION] = onset.T
+        programs = self.choices.p(0, states, told, said=self._said(PROGRAM, note))
+        share = np.zeros(len(programs))
+        for program in np.flatnonzero(self.state.voices_of.any(1)).tolist():
+            note[:, PROGRAM] = program
+            chosen = self.choices.after(0, note[:, PROGRAM], states)
+            told_program = [t and t | {"program": program} for t in told]
+            instances = self.choices.p(1, chosen, told_program, said=self._said(INSTANCE, note))
+            share += programs[:, program] * instances[:, self.state.voices_of[program]].sum(1)
+        return share
 
 
 def _pull(task: Task, weight: float) -> np.ndarray | None:

@@ -4,10 +4,10 @@ Music repeats itself with changes, and counting shows how much that tells: an n-
 foresees a note better by a quarter than one that may not. A network learns to find such places by attention, but only
 after a long time; here they are found for it, and it learns what to do with them. Knows rows; knows no network.
 
-A note's echoes are ECHOES rows of small integers. Each of the POINTERS gives two: the earlier note that corresponds to
-the one to be written, and the note after it, which corresponds to the one after that. `bar` is counted so that it does
-not matter where they lie: how many bars back the first is, and how many bars after it the second. What is missing is
-NOTHING in every field.
+A note's echoes are ECHOES rows of small integers. Each of the POINTERS gives two of them: the earlier note that
+corresponds to the one to be written, and the note after it, which corresponds to the one after that. `bar` is counted
+so that it does not matter where they lie: how many bars back the first is, and how many bars after it the second. What
+is missing is NOTHING in every field.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .occurrences import NONE, latest_alike
 from .tokens import BAR, FIELD_SIZES, INSTANCE, MAX_INSTANCES, PITCH, POSITION, PROGRAM
 
 POINTERS = 4  # same place; after the same note; after the same three notes; after the same two of one voice, anywhere
-ECHOES = 2 * POINTERS
+ECHOES = 2 * POINTERS + 2  # the last two are those of an aligned source (aligned.py)
 MOST_BARS = 32  # back, or on: more counts as this
 LISTENER_NOTES = 8192  # of new music, a quarter of an hour of a band: an endless piece is not remembered endlessly
 ECHO_SIZES = (MOST_BARS + 1, *FIELD_SIZES[1:])  # of each field, without NOTHING
@@ -33,7 +33,8 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 def echoes(rows: np.ndarray) -> np.ndarray:
     """Echoes (n, ECHOES, 8) of each row of a song (n, 8), bars counted from the song's beginning, among those before.
 
-    They depend only on earlier notes and on the note's own onset, which is known before the note is.
+    They depend only on earlier notes and on the note's own onset, which is known before the note is. Those of an
+    aligned source are NOTHING.
     """
     rows = rows.astype(np.int64)
     found = np.tile(NOTHING, (len(rows), ECHOES, 1))
@@ -83,7 +84,7 @@ class Listener:
         return Listener(self)
 
     def expect(self, bar: int, position: int) -> list[tuple[int, ...]]:
-        """Echoes (ECHOES) of a note at this onset that may come next."""
+        """Echoes (2 * POINTERS) of a note at this onset that may come next."""
         found: list[tuple[int, ...]] = []
         for number, key in enumerate(self._keys(bar, position)):
             back = -1 if key is None else self._find(number, key)

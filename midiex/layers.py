@@ -270,9 +270,15 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(size)
 
 
+def opinions_of(name: int) -> int:
+    """How many opinions on a field there are besides the network's: its contexts and the aligned source."""
+    return len(HABITS[name]) + 1
+
+
 class Heads(nn.Module):
     """Cascaded heads: each field is predicted from the step's state and the fields already chosen for this note, and
-    what the network thinks is mixed with what the song did so far in K contexts of the field (habits.py)."""
+    what the network thinks is mixed with K other opinions: what the song did so far in the field's contexts (habits.py)
+    and, last, what an aligned source has there (aligned.py)."""
 
     def __init__(self, size: ModelConfig):
         super().__init__()
@@ -283,9 +289,9 @@ class Heads(nn.Module):
         self.chosen = nn.ModuleList(nn.Embedding(n, width) for n in HEAD_SIZES[:-1])
         self.mix = nn.ModuleList(Matrix(width, width) for _ in HEAD_ORDER[1:])
         self.out = nn.ModuleList(nn.Linear(width, n) for n in HEAD_SIZES)
-        self.gate = nn.ModuleList(nn.Linear(width, 1 + len(HABITS[name])) for name in HEAD_ORDER)
-        self.bucket = nn.ModuleList(nn.Embedding(len(HABITS[name]) * BUCKETS, 1) for name in HEAD_ORDER)
-        self.level = nn.ModuleList(nn.Embedding(len(HABITS[name]) * LEVELS, 1) for name in HEAD_ORDER)
+        self.gate = nn.ModuleList(nn.Linear(width, 1 + opinions_of(name)) for name in HEAD_ORDER)
+        self.bucket = nn.ModuleList(nn.Embedding(opinions_of(name) * BUCKETS, 1) for name in HEAD_ORDER)
+        self.level = nn.ModuleList(nn.Embedding(opinions_of(name) * LEVELS, 1) for name in HEAD_ORDER)
         with torch.no_grad():
             for field, weight in zip(HEAD_ORDER, self.chosen.parameters(), strict=False):
                 weight.copy_(0.5 * smooth_table(field, *weight.shape))

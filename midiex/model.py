@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conditions import CONDITION_SIZES
+from .conditions import CONDITION_SIZES, VOICE_SLOTS
 from .config import Config
 from .habits import FIRST_CONTEXT, HABITS
 from .layers import (
@@ -43,7 +43,8 @@ from .tokens import BAR, FIELD_SIZES, HEAD_ORDER, POSITION, PROGRAM
 PROGRAMS = FIELD_SIZES[PROGRAM]
 
 # What a memory row is to the chunk being written. RECENT + k: the chunk k + 1 before it.
-NOTHING, SUMMARY, OPENING, RECALLED, AFTER, RECENT = range(6)
+# SOURCE: what it goes back to; STANDING: its own notes that stand already.
+NOTHING, SUMMARY, OPENING, RECALLED, AFTER, SOURCE, STANDING, RECENT = range(8)
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Batch:
     lengths: Tensor  # (C,) rows of each
     times: Tensor  # (N_enc, 2) float32
     starts: Tensor  # (C, 2) float32, time at which each chunk begins
-    window: Tensor  # (C,) which window of a song each encoded chunk is of
+    window: Tensor  # (C,) which window of a song each encoded chunk is of, -1: a source or notes that stand
     target: Tensor  # (B,) which of the encoded chunks each decoder row writes
     conditions: Tensor  # (B, conditions) int64
     programs: Tensor  # (B, PROGRAMS) float32, 1 where a program plays; all 0 is unknown
@@ -68,6 +69,9 @@ class Batch:
     habit_bucket: Tensor  # (N_steps, CONTEXTS) int64
     habit_level: Tensor  # (N_steps, CONTEXTS) int64
     source: Tensor  # (B,) source of each chunk, for the validation table
+    voices: Tensor | None = None  # (B, VOICE_SLOTS) float32, 1 where a voice plays; all 0 is unknown
+    aligned_share: Tensor | None = None  # (N_steps, 8) float32, what an aligned source says, in HEAD_ORDER (aligned.py)
+    aligned_bucket: Tensor | None = None  # (N_steps, 8) int64
 
 
 class NoteModel(nn.Module):
@@ -88,6 +92,7 @@ class NoteModel(nn.Module):
         self.begin = nn.Embedding(2, size.d_model)  # step 0: no onset yet; step 1: no note yet
         self.condition = nn.ModuleList(nn.Embedding(n, size.d_model) for n in CONDITION_SIZES)
         self.programs = nn.Linear(PROGRAMS, size.d_model, bias=False)
+        self.voices = nn.Linear(VOICE_SLOTS, size.d_model, bias=False)
         self.add_trunk(config)
         self.heads = Heads(size)
         # embeddings near unit scale once summed: at 0.02 a token's identity would drown in the branches
@@ -99,17 +104,20 @@ class NoteModel(nn.Module):
             for tables, of in (*((tables, all_fields) for tables in of_notes), (self.ahead, (BAR, POSITION))):
                 for field, weight in zip(of, tables.parameters(), strict=True):
                     weight.copy_(scale * smooth_table(field, *weight.shape))
-        for weight in [*self.condition.parameters(), *self.programs.parameters()]:
+        for weight in [*self.condition.parameters(), *self.programs.parameters(), *self.voices.parameters()]:
             nn.init.normal_(weight, std=0.1)
 
     def add_trunk(self, config: Config) -> None:
         """Make what is between embeddings and heads."""
         raise NotImplementedError
 
-    def condition_vector(self, conditions: Tensor, programs: Tensor) -> Tensor:
-        """conditions (B, 11) int64, programs (B, PROGRAMS) -> (B, D)."""
-        scale = programs.sum(1, keepdim=True).clamp(min=1).sqrt()
-        return sum(table(conditions[:, i]) for i, table in enumerate(self.condition)) + self.programs(programs / scale)
+    def condition_vector(self, conditions: Tensor, programs: Tensor, voices: Tensor | None = None) -> Tensor:
+        """conditions (B, conditions) int64, programs (B, PROGRAMS), voices (B, VOICE_SLOTS) -> (B, D)."""
+        found = sum(table(conditions[:, i]) for i, table in enumerate(self.condition))
+        for layer, playing in ((self.programs, programs), (self.voices, voices)):
+            if playing is not None:
+                found = found + layer(playing / playing.sum(1, keepdim=True).clamp(min=1).sqrt())
+        return cast(Tensor, found)
 
     def note_vector(self, rows: Tensor) -> Tensor:
         """The decoder's embedding of finished notes: (N, 8) -> (N, D)."""
@@ -120,7 +128,7 @@ class NoteModel(nn.Module):
         return self.ahead[0](onset[:, 0]) + self.ahead[1](onset[:, 1])
 
     def _embed_steps(self, steps: Steps, batch: Batch) -> Tensor:
-        x = self.condition_vector(batch.conditions, batch.programs)[steps.packing.owner]
+        x = self.condition_vector(batch.conditions, batch.programs, batch.voices)[steps.packing.owner]
         step = steps.packing.row[:, None]
         x = x + torch.where(step >= 2, self.note_vector(steps.previous), self.begin.weight[(step[:, 0] == 1).long()])
         return x + torch.where(step >= 1, self.onset_vector(steps.onset), 0.0) + self.echoes(batch.echoes)
@@ -130,9 +138,10 @@ class NoteModel(nn.Module):
         losses, chosen = [], None
         for head, name in enumerate(HEAD_ORDER):
             of_field = slice(FIRST_CONTEXT[name], FIRST_CONTEXT[name] + len(HABITS[name]))
-            share, bucket, level = (
-                known[:, of_field] for known in (batch.habit_share, batch.habit_bucket, batch.habit_level)
-            )
+            of_habits = batch.habit_share, batch.habit_bucket, batch.habit_level
+            share, bucket, level = (F.pad(known[:, of_field], (0, 1)) for known in of_habits)
+            if batch.aligned_share is not None and batch.aligned_bucket is not None:
+                share[:, -1], bucket[:, -1] = batch.aligned_share[:, head], batch.aligned_bucket[:, head]
             target = steps.targets[:, head]
             known = target >= 0
             features = self.heads.features(head, states, chosen)

@@ -49,7 +49,10 @@ class Stepper(ABC):
         self.begin = numbers(model.begin.weight)
         self.echo = numbers(model.echoes.table.weight)
         self.turns = numbers(model.rotary.matrix)  # (3, P)
-        told = model.condition_vector(torch.from_numpy(task.conditions)[None], torch.from_numpy(task.programs)[None])
+        voices = None if task.voices is None else torch.from_numpy(task.voices)[None]
+        told = model.condition_vector(
+            torch.from_numpy(task.conditions)[None], torch.from_numpy(task.programs)[None], voices
+        )
         self.condition = np.repeat(numbers(told), candidates, 0)  # (K, D)
         self.at = 0
         start = np.array([task.beat_starts[0], task.first_bar], np.float32)

@@ -31,7 +31,7 @@ MICROS_PER_POSITION = 8
 MICRO_PER_BEAT = POSITIONS_PER_BEAT * MICROS_PER_POSITION  # 96
 MICRO_CENTER = MICROS_PER_POSITION // 2  # the stored value of "exactly on the position"
 DRUM_PROGRAM = 128
-MAX_INSTANCES = 8
+MAX_INSTANCES = 64  # tracks of one program, or drum tracks, that stay apart
 DRUM_PITCH_OFFSET = 128
 VELOCITY_STEP = 4
 
@@ -166,7 +166,8 @@ def moved(rows: np.ndarray, bars: int | np.integer) -> np.ndarray:
 def row_key(rows: np.ndarray) -> np.ndarray:
     """One int64 a row that sorts as (bar, position, program, instance, pitch)."""
     r = rows.astype(np.int64)
-    return (((r[:, BAR] * 128 + r[:, POSITION]) * 256 + r[:, PROGRAM]) * 8 + r[:, INSTANCE]) * 256 + r[:, PITCH]
+    voice = ((r[:, BAR] * 128 + r[:, POSITION]) * 256 + r[:, PROGRAM]) * MAX_INSTANCES + r[:, INSTANCE]
+    return voice * FIELD_SIZES[PITCH] + r[:, PITCH]
 
 
 def decode(rows: np.ndarray, voices: np.ndarray, grid: BarGrid, first_bar: int = 0) -> Notes:

@@ -25,8 +25,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .checkpoint import save_model, write_whole
+from .collate import collate
 from .config import Config, TrainConfig
-from .dataset import Dataset, Songs, collate, load_split, validation_windows
+from .dataset import Dataset, Songs, load_split, validation_windows
 from .errors import BadInput
 from .layers import Matrix
 from .model import Batch, ChunkTransformer
@@ -335,7 +336,9 @@ AnyBatch = TypeVar("AnyBatch")
 
 def to_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
     """A dataclass of tensors, elsewhere."""
-    return type(batch)(**{name: value.to(device, non_blocking=True) for name, value in vars(batch).items()})
+    return type(batch)(**{
+        name: None if value is None else value.to(device, non_blocking=True) for name, value in vars(batch).items()
+    })  # fmt: skip
 
 
 def _prefetch(batches: Iterator) -> Generator[Any, None, None]:

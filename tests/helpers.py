@@ -13,10 +13,9 @@ import pytest
 import symusic
 import torch
 
-from midiex import dataset, tokens
+from midiex import collate, tokens, windows
 from midiex.chunks import row_times
 from midiex.config import Config, load_config
-from midiex.dataset import WindowChunk
 from midiex.errors import MissingPart
 from midiex.layers import TRUST_SCALE
 from midiex.model import NOTHING, Batch, ChunkTransformer
@@ -24,6 +23,7 @@ from midiex.score import Song
 from midiex.stepper import Memory
 from midiex.synth import fluidsynth_version
 from midiex.tokens import BAR, FIELD_SIZES, INSTANCE, MICRO, PITCH, POSITION, PROGRAM
+from midiex.windows import WindowChunk
 
 
 def _has_fluidsynth() -> bool:
@@ -149,12 +149,12 @@ def random_rows(rng: np.random.Generator, n: int, bars: int = 4, voices: int = 3
     return tokens.sort_rows(rows)
 
 
-def song_of(rows: np.ndarray, bars: int, bar_s: float = 2.0) -> dataset.Song:
+def song_of(rows: np.ndarray, bars: int, bar_s: float = 2.0) -> windows.Song:
     """Song rows on bars of 4/4 that last `bar_s` each."""
-    return dataset.Song(rows, np.full(bars, bar_s), np.full(bars, 4 * tokens.MICRO_PER_BEAT))
+    return windows.Song(rows, np.full(bars, bar_s), np.full(bars, 4 * tokens.MICRO_PER_BEAT))
 
 
-def random_song(rng: np.random.Generator, bars: int, notes_per_bar: int = 6) -> dataset.Song:
+def random_song(rng: np.random.Generator, bars: int, notes_per_bar: int = 6) -> windows.Song:
     return song_of(random_rows(rng, notes_per_bar * bars, bars), bars)
 
 
@@ -162,7 +162,7 @@ def window_chunks(rng: np.random.Generator, count: int, bars: int = 4, notes_per
     """Consecutive chunks of one random song."""
     song = random_song(rng, count * bars, notes_per_bar)
     beat_starts = np.arange(count * bars + 1) * 4.0
-    return [dataset.make_chunk(song, i * bars, bars, beat_starts, count - i) for i in range(count)]
+    return [windows.make_chunk(song, i * bars, bars, beat_starts, count - i) for i in range(count)]
 
 
 # ---- models and batches ---------------------------------------------------------------------------------------------
@@ -216,8 +216,8 @@ def model_batch(
     full_index, full_kind = _slots(full)
     summary_index, summary_kind = _slots(summaries)
     first_bars = [i * bars for i in range(len(chunks))]
-    echoes = dataset.step_echoes(list(chunks), first_bars)
-    habits = dataset.step_habits(list(chunks), first_bars)
+    echoes = collate.step_echoes(list(chunks), first_bars)
+    habits = collate.step_habits(list(chunks), first_bars)
     return Batch(
         rows=torch.from_numpy(np.concatenate(list(chunks)).astype(np.int64)),
         lengths=torch.tensor([len(rows) for rows in chunks]),

@@ -14,14 +14,16 @@ from helpers import BAND, DRUMS, random_song, song_of, tiny_config, window_chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midiex import conditions, dataset, tokens
+from midiex import conditions, dataset, tokens, windows
 from midiex.chunks import MAX_CHUNK_NOTES
+from midiex.collate import collate, memory_slots
 from midiex.config import MemoryConfig
-from midiex.dataset import Dataset, WindowChunk, collate, load_split, make_chunk, make_window, memory_slots
+from midiex.dataset import Dataset, load_split
 from midiex.errors import BadInput
 from midiex.model import AFTER, NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch
 from midiex.prepare import prepare
 from midiex.tokens import BAR, DRUM_PROGRAM, MAX_CHUNK_BARS, PROGRAM
+from midiex.windows import WindowChunk, make_chunk, make_window
 
 MEMORY = MemoryConfig(recent_chunks=2, summary_chunks=3)
 seeds = st.integers(0, 2**32 - 1)
@@ -325,7 +327,7 @@ def test_recall_never_looks_at_the_chunk_to_come(line: list[WindowChunk]) -> Non
 
 
 def test_validation_tells_nothing_that_only_the_true_chunk_knows(line: list[WindowChunk]) -> None:
-    window = dataset.Window(line[:5], 1, 3, 0)
+    window = windows.Window(line[:5], 1, 3, 0)
     batch = collate([window, window], MEMORY, 0.5, None)
     assert not batch.conditions[:, conditions.DENSITY : conditions.LEFT].any() and not batch.programs.any()
     for name in ("bars", "meter", "tempo", "left"):
@@ -337,7 +339,7 @@ def test_validation_tells_nothing_that_only_the_true_chunk_knows(line: list[Wind
 
 
 def test_training_hides_conditions_now_and_then(line: list[WindowChunk]) -> None:
-    window = dataset.Window(line, 0, 0, 0)
+    window = windows.Window(line, 0, 0, 0)
     rng = np.random.default_rng(0)
     batches = [collate([window], MEMORY, 0.2, rng) for _ in range(40)]
     told = torch.cat([b.conditions for b in batches])
@@ -351,7 +353,7 @@ def test_training_hides_conditions_now_and_then(line: list[WindowChunk]) -> None
 
 
 def test_collating_keeps_rows_and_times(line: list[WindowChunk]) -> None:
-    batch = collate([dataset.Window(line[:3], 0, 0, 0), dataset.Window(line[3:5], 1, 0, 0)], MEMORY, 0.1, None)
+    batch = collate([windows.Window(line[:3], 0, 0, 0), windows.Window(line[3:5], 1, 0, 0)], MEMORY, 0.1, None)
     np.testing.assert_array_equal(batch.rows, np.concatenate([c.rows for c in line[:5]]))
     np.testing.assert_array_equal(batch.times, np.concatenate([c.times for c in line[:5]]))
     np.testing.assert_array_equal(batch.starts, np.stack([c.start for c in line[:5]]))

@@ -12,7 +12,7 @@ import torch
 from helpers import lively_model, random_rows, tiny_config
 from songs import bars_of_4_4, network_alone, programs_in, talkative_model, told_of
 
-from midiex import dataset, onnx_stepper
+from midiex import collate, onnx_stepper, windows
 from midiex.chunks import MAX_CHUNK_NOTES, likeness_set, row_times
 from midiex.config import GenerateConfig, MemoryConfig
 from midiex.constraints import Grammar
@@ -69,10 +69,10 @@ def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: 
     known = [chunk.rows for chunk in planner.chunks]
     first_bars = [chunk.first_bar for chunk in planner.chunks] + [task.first_bar]
     chunks = [
-        dataset.WindowChunk(r, b, 4, np.zeros(0), np.zeros(0), 8.0, 16.0, np.zeros(0), likeness_set(r))
+        windows.WindowChunk(r, b, 4, np.zeros(0), np.zeros(0), 8.0, 16.0, np.zeros(0), likeness_set(r))
         for r, b in zip([*known, rows], first_bars, strict=True)
     ]
-    full, summaries = dataset.memory_slots(chunks, len(known), 0, planner.memory, None)
+    full, summaries = collate.memory_slots(chunks, len(known), 0, planner.memory, None)
     habits = steps_note_by_note(moved(rows, task.first_bar), Habits(task.recalled.habits), task.first_bar)
     times = []
     for chunk in chunks:
@@ -90,7 +90,7 @@ def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: 
         full_kind=torch.tensor([[kind for _, kind in full] + [NOTHING]]),
         summaries=torch.tensor([[i for i, _ in summaries]]),
         summary_kind=torch.tensor([[kind for _, kind in summaries]]),
-        echoes=torch.from_numpy(dataset.step_echoes([c.rows for c in chunks], first_bars)[-1]),
+        echoes=torch.from_numpy(collate.step_echoes([c.rows for c in chunks], first_bars)[-1]),
         habit_share=torch.from_numpy(habits.share),
         habit_bucket=torch.from_numpy(habits.bucket),
         habit_level=torch.from_numpy(habits.level),

@@ -12,7 +12,7 @@ from songs import rows_of
 from midiex.echoes import ECHO_SIZES, ECHOES, MOST_BARS, NOTHING, Listener, echoes
 from midiex.tokens import BAR, FIELD_SIZES, PITCH, POSITION, VELOCITY
 
-PLACE, NOTE, THREE, VOICE = range(0, ECHOES, 2)  # the pointers; each is followed by what came after
+PLACE, NOTE, THREE, VOICE = range(0, 2 * POINTERS, 2)  # the pointers; each is followed by what came after
 
 
 def song(seed: int, notes: int, bars: int, sameness: int) -> np.ndarray:

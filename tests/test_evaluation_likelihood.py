@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from songs import network_alone, rows_of
 
-from midiex import dataset, metrics
+from midiex import metrics, windows
+from midiex.collate import collate
 from midiex.config import Config
-from midiex.dataset import Window, WindowChunk, collate
 from midiex.evaluation import likelihood
 from midiex.evaluation.excerpts import Excerpt
 from midiex.evaluation.likelihood import FOILS, Question, choose, disguised, nll, questions
@@ -35,6 +35,7 @@ from midiex.tokens import (
     sort_rows,
 )
 from midiex.train import Run
+from midiex.windows import Window, WindowChunk
 
 BAND = (0, 32, DRUM_PROGRAM)
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
@@ -347,8 +348,8 @@ def test_a_network_that_knows_the_song_chooses_it() -> None:
     run = Run(model, config.train)
     model.train()
     for step in range(40):
-        shown = dataset.make_window(
-            dataset.Song(songs[0].rows, songs[0].bar_s, (songs[0].bar_beats * 96).astype(int)), 4, 4096, 0,
+        shown = windows.make_window(
+            windows.Song(songs[0].rows, songs[0].bar_s, (songs[0].bar_beats * 96).astype(int)), 4, 4096, 0,
             np.random.default_rng(step),
         )  # fmt: skip
         run.step_on(model, [collate([shown], config.memory, 0.0, None)], 1)

@@ -14,7 +14,7 @@ from songs import rows_of
 
 from midiex import tokens
 from midiex.chunks import chunk_starts, cut
-from midiex.dataset import Song, Songs
+from midiex.dataset import Songs
 from midiex.errors import BadInput
 from midiex.evaluation.excerpts import Excerpt
 from midiex.evaluation.ngram import NGram
@@ -23,6 +23,7 @@ from midiex.evaluation.ngram.counting import Table
 from midiex.evaluation.ngram.decisions import Music, decisions
 from midiex.evaluation.ngram.writing import Writer
 from midiex.tokens import BAR, FIELD_SIZES, HEAD_ORDER, INSTANCE, MICRO, MICRO_CENTER, PITCH, POSITION, PROGRAM
+from midiex.windows import Song
 
 BARS, CHUNK_BARS = 16, 4
 TUNE = (60, 64, 67, 72, 71, 67, 65, 62)

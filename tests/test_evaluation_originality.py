@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from songs import rows_of
 
-from midiex import dataset
+from midiex import dataset, windows
 from midiex.errors import BadInput
 from midiex.evaluation import originality
 from midiex.evaluation.excerpts import Excerpt
@@ -20,7 +20,7 @@ from midiex.evaluation.originality import Index, build, longest_shared_run, shar
 from midiex.tokens import BAR, DRUM_PROGRAM, INSTANCE, MICRO, PITCH, POSITION, PROGRAM, sort_rows
 
 
-def songs_of(source: str, songs: list[dataset.Song]) -> dataset.Songs:
+def songs_of(source: str, songs: list[windows.Song]) -> dataset.Songs:
     """A shard in memory."""
     rows = np.concatenate([song.rows for song in songs])
     return dataset.Songs(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from songs import rows_of, told_of
 from test_echoes import SONGS
 
+from midiex.collate import collate, step_habits
 from midiex.config import MemoryConfig
-from midiex.dataset import Window, collate, make_chunk, step_habits
 from midiex.habits import (
     CONTEXTS,
     FIRST_CONTEXT,
@@ -43,6 +43,7 @@ from midiex.tokens import (
     VELOCITY,
     moved,
 )
+from midiex.windows import Window, make_chunk
 
 ONCE, TWICE = 6, 12  # buckets of a context seen so often, always with the same symbol
 

@@ -14,7 +14,7 @@ from songs import network_alone, rows_of
 from torch import Tensor, nn
 
 import midiex
-from midiex import dataset
+from midiex import collate, windows
 from midiex.config import Config, MemoryConfig, load_config
 from midiex.habits import FIRST_CONTEXT, HABITS, LEVELS
 from midiex.layers import END, HEAD_SIZES, CrossAttention, Packing, rotate
@@ -407,7 +407,7 @@ def test_memory_has_a_fixed_size_however_long_the_song() -> None:
     most = (memory.recent_chunks + 1) * longest + memory.summary_chunks * rows
     sizes = []
     for target in (30, 60, 99):
-        full, summaries = dataset.memory_slots(long, target, 0, memory, None)
+        full, summaries = collate.memory_slots(long, target, 0, memory, None)
         batch = model_batch([c.rows for c in long], [target], [full], [summaries])
         layout = MemoryLayout.build(batch, Packing(batch.lengths + rows), rows)
         assert layout.mask.shape == (1, 1, 1, layout.kinds.shape[1] + 1)
@@ -553,8 +553,8 @@ def test_rotary_angles_keep_float32_under_bf16(model: ChunkTransformer, bar: int
 def test_losses_in_bf16_are_those_in_float32(config: Config) -> None:
     rng = np.random.default_rng(0)
     song = random_song(rng, bars=400, notes_per_bar=8)
-    shown = dataset.make_window(song, 6, 4096, 0, np.random.default_rng(5))
-    batch = dataset.collate([shown], config.memory, 0.0, None)
+    shown = windows.make_window(song, 6, 4096, 0, np.random.default_rng(5))
+    batch = collate.collate([shown], config.memory, 0.0, None)
     model = ChunkTransformer(config).eval()
     notes = int(batch.lengths[batch.target].sum())
     with torch.inference_mode():

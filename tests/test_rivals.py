@@ -17,14 +17,14 @@ from helpers import model_batch, random_rows, song_of, tiny_config, window_chunk
 from torch import Tensor, nn
 
 import midiex
-from midiex import dataset
-from midiex.dataset import Window
+from midiex import collate, dataset, windows
 from midiex.evaluation import likelihood
 from midiex.model import AFTER, OPENING, RECENT, Batch, NoteModel, Steps
 from midiex.prepare import prepare
 from midiex.stepper import Stepper
 from midiex.tokens import BAR, DURATION, FIELD_SIZES, HEAD_ORDER, MICRO, MICRO_CENTER, PITCH, VELOCITY, sort_rows
 from midiex.train import Run, train
+from midiex.windows import Window
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 RIVALS = ("lstm", "lstm_attention", "gru", "decoder_only")
@@ -83,7 +83,7 @@ def real_batch(seed: int = 0, windows: int = 3, **changes: object) -> Batch:
     for number in range(windows):
         own = window_chunks(rng, 3 + number)
         drawn.append(Window(own, number % 3, 0, sum(len(c.rows) + 1 for c in own[number % 3 :])))
-    return replace(dataset.collate(drawn, tiny_config().memory, 0.1, rng), **changes)
+    return replace(collate.collate(drawn, tiny_config().memory, 0.1, rng), **changes)
 
 
 def untold(sizes: ModuleType, batch: Batch) -> Batch:
@@ -174,8 +174,8 @@ def test_windows_do_not_hear_each_other(sizes: ModuleType, name: str) -> None:
     rng = np.random.default_rng(1)
     memory, network = tiny_config().memory, lively(sizes, name)
     drawn = [Window(window_chunks(rng, n), extras, 0, 0) for n, extras in ((3, 1), (5, 0), (1, 0), (4, 2))]
-    together = losses(network, dataset.collate(drawn, memory, 0.0, None))
-    alone = [part for w in drawn for part in losses(network, dataset.collate([w], memory, 0.0, None))]
+    together = losses(network, collate.collate(drawn, memory, 0.0, None))
+    alone = [part for w in drawn for part in losses(network, collate.collate([w], memory, 0.0, None))]
     assert len(together) == len(alone) == 10
     assert all(close(a, b) for a, b in zip(together, alone, strict=True))
 
@@ -343,8 +343,8 @@ def songs(sizes: ModuleType) -> Batch:
     rows[:, BAR] = np.arange(2 * NOTES) * 8 // (2 * NOTES)
     rows[:, [PITCH, DURATION, VELOCITY, MICRO]] = 60, 7, 10, MICRO_CENTER
     song, beats = song_of(sort_rows(rows), 8), np.arange(9) * 4.0
-    window = Window([dataset.make_chunk(song, 4 * i, 4, beats, 2 - i) for i in range(2)], 0, 0, 2 * NOTES + 2)
-    return sizes.plain(dataset.collate([window] * WINDOWS, tiny_config().memory, 0.0, None))
+    window = Window([windows.make_chunk(song, 4 * i, 4, beats, 2 - i) for i in range(2)], 0, 0, 2 * NOTES + 2)
+    return sizes.plain(collate.collate([window] * WINDOWS, tiny_config().memory, 0.0, None))
 
 
 def copies(songs: Batch, seed: int) -> Batch:
@@ -388,7 +388,7 @@ def test_training_and_judging_are_midiexs_own(sizes: ModuleType, name: str, tmp_
     assert found == config and type(network) is sizes.NETWORKS[name]
     (shard,) = dataset.load_split(tmp_path / "shards", "valid")
     song = shard.song(0)
-    window = dataset.make_window(song, 3, 4096, 0, np.random.default_rng(0))
+    window = windows.make_window(song, 3, 4096, 0, np.random.default_rng(0))
     nats = likelihood.nll(network, found, window)
     assert nats.shape == (8,) and (nats > 0).any() and np.isfinite(nats).all()
     question = likelihood.Question(window, (window.chunks[-1],) * 2)

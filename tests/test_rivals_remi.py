@@ -19,12 +19,13 @@ import symusic
 import torch
 from helpers import BAND, random_rows, song_in_bars, song_of, tiny_config, write_song
 
-from midiex import dataset, train
-from midiex.dataset import Song, load_split, make_chunk, validation_windows
+from midiex import dataset, train, windows
+from midiex.dataset import load_split, validation_windows
 from midiex.model import ChunkTransformer
 from midiex.prepare import prepare
 from midiex.tokens import BAR, DRUM_PROGRAM, FIELD_SIZES, PITCH, POSITION, PROGRAM
 from midiex.train import VALID_WINDOWS, Run
+from midiex.windows import Song, make_chunk
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 METERS = [(4, 4)] * 3 + [(3, 8)] * 5 + [(6, 8), (7, 8), (3, 4), (2, 4), (9, 8)] + [(4, 4)] * 8
@@ -84,11 +85,11 @@ def merged(merges: Path) -> miditok.REMI:
     return miditok.REMI(params=merges)
 
 
-def whole(song: Song) -> dataset.Window:
+def whole(song: Song) -> windows.Window:
     """A window of all bars of a song, as one chunk."""
     beat_starts = np.concatenate([[0.0], np.cumsum(song.bar_units / 96)])
     chunk = make_chunk(song, 0, len(song.bar_s), beat_starts, 1)
-    return dataset.Window([chunk], 0, 0, len(chunk.rows) + 1)
+    return windows.Window([chunk], 0, 0, len(chunk.rows) + 1)
 
 
 def kinds(tokenizer: miditok.REMI, tokens: np.ndarray) -> Counter[str]:

@@ -19,12 +19,11 @@ from songs import bars_of_4_4, talkative_model
 from test_decoding import steps_note_by_note
 from torch import nn
 
-from midiex import dataset, score, tokens
+from midiex import collate, dataset, score, tokens, windows
 from midiex.checkpoint import save_model
 from midiex.conditions import program_vector
 from midiex.config import Config, GenerateConfig
 from midiex.constraints import Grammar
-from midiex.dataset import Window
 from midiex.decoding import Task, write_chunk
 from midiex.echoes import ECHOES, NOTHING
 from midiex.evaluation.excerpts import example
@@ -33,6 +32,7 @@ from midiex.model import Batch, NoteModel
 from midiex.planner import MANY_CHUNKS, Plan
 from midiex.prepare import prepare
 from midiex.tokens import BAR, MICRO_PER_BEAT, PITCH, POSITION, moved
+from midiex.windows import Window
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 RIVALS = ("lstm", "lstm_attention", "gru", "decoder_only")
@@ -89,12 +89,12 @@ def window_of(planner: Any, task: Task, rows: np.ndarray) -> Batch:
     tells."""
     bars, known = planner.bars, planner.chunks
     music = [moved(chunk.rows, chunk.first_bar) for chunk in known] + [moved(rows, task.first_bar)]
-    song = dataset.Song(np.concatenate(music), bars.seconds, (bars.beats * MICRO_PER_BEAT).astype(np.int64))
+    song = windows.Song(np.concatenate(music), bars.seconds, (bars.beats * MICRO_PER_BEAT).astype(np.int64))
     spans = [(chunk.first_bar, chunk.bars) for chunk in known] + [(task.first_bar, len(task.bar_positions))]
-    chunks = [dataset.make_chunk(song, first, size, bars.beat_starts, MANY_CHUNKS) for first, size in spans]
+    chunks = [windows.make_chunk(song, first, size, bars.beat_starts, MANY_CHUNKS) for first, size in spans]
     told = [chunk.conditions for chunk in chunks[:-1]] + [task.conditions]
     programs = [program_vector(chunk.rows) for chunk in chunks[:-1]] + [task.programs]
-    batch = dataset.collate([Window(chunks, 0, 0, 0)], planner.memory, 0.0, None)
+    batch = collate.collate([Window(chunks, 0, 0, 0)], planner.memory, 0.0, None)
     habits = steps_note_by_note(moved(rows, task.first_bar), Habits(task.recalled.habits), task.first_bar)
     for known_so_far, own in (
         (batch.habit_share, habits.share), (batch.habit_bucket, habits.bucket), (batch.habit_level, habits.level)
@@ -192,7 +192,7 @@ def test_the_latest_notes_are_heard(rivals: Any, writing: ModuleType, name: str)
 @pytest.mark.parametrize("name", ["ours", *RIVALS])
 def test_a_deafened_network_is_as_if_nothing_were_counted(rivals: Any, writing: ModuleType, name: str) -> None:
     chunks = window_chunks(np.random.default_rng(0), 4)
-    batch = dataset.collate([Window(chunks, 1, 0, 0)], tiny_config().memory, 0.0, None)
+    batch = collate.collate([Window(chunks, 1, 0, 0)], tiny_config().memory, 0.0, None)
     network = talkative(rivals, name)
     told, plain = network(batch), network(rivals("networks").plain(batch))
     assert not torch.allclose(told, plain, atol=0.01)

@@ -18,7 +18,7 @@ from speed_references import peak_mb
 
 from midiex import score
 from midiex.config import Config
-from midiex.dataset import Song, Songs, load_split, validation_windows
+from midiex.dataset import Songs, load_split, validation_windows
 from midiex.errors import MidiexError
 from midiex.evaluation import likelihood
 from midiex.evaluation.bootstrap import pooled
@@ -29,6 +29,7 @@ from midiex.evaluation.work import FIELD_NAMES, QUESTIONS
 from midiex.model import NoteModel
 from midiex.process import settle
 from midiex.tokens import MICRO_PER_BEAT
+from midiex.windows import Song
 
 from .sizes import load
 from .writing import continue_song, deafen, long_song

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from midiex.dataset import Dataset, Song, Songs, Window, collate, load_split, make_window
+from midiex.collate import collate
+from midiex.dataset import Dataset, Songs, load_split
 from midiex.evaluation.likelihood import last_target
 from midiex.train import Run, _keep_freed_memory
+from midiex.windows import Song, Window, make_window
 
 from . import recurrence
 from .sizes import builder, config

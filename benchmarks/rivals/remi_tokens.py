@@ -18,16 +18,7 @@ import torch
 from torch import Tensor
 
 from midiex.config import Config
-from midiex.dataset import (
-    WINDOW_NOTES,
-    Dataset,
-    Songs,
-    Window,
-    WindowChunk,
-    load_split,
-    make_window,
-    validation_windows,
-)
+from midiex.dataset import WINDOW_NOTES, Dataset, Songs, load_split, validation_windows
 from midiex.tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -44,6 +35,7 @@ from midiex.tokens import (
     moved,
 )
 from midiex.train import VALID_WINDOWS
+from midiex.windows import Window, WindowChunk, make_window
 
 from . import sizes
 

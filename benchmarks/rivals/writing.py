@@ -16,9 +16,9 @@ import torch
 
 from midiex import score
 from midiex.chunks import likeness_set
+from midiex.collate import collate
 from midiex.conditions import program_vector
 from midiex.config import Config, GenerateConfig, MemoryConfig
-from midiex.dataset import Song, Window, collate, make_chunk
 from midiex.decoding import write_chunk
 from midiex.echoes import ECHOES, Listener
 from midiex.echoes import NOTHING as NO_ECHO
@@ -28,6 +28,7 @@ from midiex.layers import ECHO_FIRSTS
 from midiex.model import Batch, ChunkTransformer, NoteModel
 from midiex.planner import MANY_CHUNKS, KnownChunk, Plan, Planner
 from midiex.tokens import MICRO_PER_BEAT, moved
+from midiex.windows import Song, Window, make_chunk
 
 from .pasts import LstmPast, RunningPast, any_stepper, past_of
 

@@ -14,8 +14,8 @@ import torch
 
 from .. import metrics
 from ..chunks import row_times, thin
+from ..collate import collate
 from ..config import Config
-from ..dataset import Song, Window, WindowChunk, collate, make_window
 from ..model import Batch, NoteModel
 from ..tokens import (
     DRUM_PROGRAM,
@@ -27,6 +27,7 @@ from ..tokens import (
     PROGRAM,
     sort_rows,
 )
+from ..windows import Song, Window, WindowChunk, make_window
 from .excerpts import Excerpt
 
 WINDOW_NOTES = 4096  # a window of dense music stops after the chunk that passes this many notes

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...dataset import DEFAULT_WEIGHT, SOURCE_WEIGHTS, Song, Songs
+from ...dataset import DEFAULT_WEIGHT, SOURCE_WEIGHTS, Songs
 from ...errors import BadInput
+from ...windows import Song
 from .contexts import STATIC
 from .counting import Evidence, Table, keys, tally
 from .decisions import Chunks, Music, chunks_of, decisions, notes_in
