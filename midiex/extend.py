@@ -28,7 +28,7 @@ from .form_plan import FormPlan, PlannedPhrase
 from .model import ChunkTransformer
 from .newnotes import NewNotes
 from .outline import ENDING, LOOP, MAX_SECONDS, OPEN, SONG, outline
-from .phrases import Ready, joined, likeness, of_voices
+from .phrase_task import Ready, joined, likeness, of_voices
 from .planner import Bars, Plan, Planner
 from .provenance import Formed, Provenance, carried, runs_of
 from .report import report_on

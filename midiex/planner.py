@@ -22,7 +22,7 @@ from .echoes import Listener
 from .form_plan import SAME, FormPlan, PlannedPhrase
 from .habits import Habits
 from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
-from .phrases import Ready, ready, roles_of, told
+from .phrase_task import Ready, ready, roles_of, told
 from .progression import Progression
 from .recalled import Recalled
 from .returns import STILL_TO_ADD, Span, chance_of_return, what_returns

@@ -137,13 +137,11 @@ def _standing(phrase: PlannedPhrase, source: np.ndarray, roles: Mapping[Voice, s
     if phrase.likeness_of:
         stay = {voice for voice in there if phrase.likeness_of.get(roles.get(voice, "chords"), 0.0) >= STANDS}
     else:
-        stay, notes = set(), 0
         rank = {role: number for number, role in enumerate(_STAND_FIRST)}
-        for voice in sorted(there, key=lambda voice: (rank[roles.get(voice, "chords")], voice)):
-            notes += len(of_voices(source, [voice]))
-            if notes > (phrase.likeness or 0.0) * len(source):
-                break
-            stay.add(voice)
+        order = sorted(there, key=lambda voice: (rank[roles.get(voice, "chords")], voice))
+        shares = np.cumsum([0, *(len(of_voices(source, [voice])) for voice in order)]) / len(source)
+        asked = phrase.likeness or 0.0  # of notes in common among those of both; what is written shares few
+        stay = set(order[: int(np.abs(shares - 2 * asked / (1 + asked)).argmin())])
     return stay - leads(source, roles) if stay == there else stay
 
 
