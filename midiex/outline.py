@@ -20,8 +20,10 @@ import numpy as np
 from . import score, timeline, tokens
 from .endings import find_ending, stops_short
 from .errors import BadInput
-from .form_plan import FormPlan
+from .form_plan import NEW, SAME, VARIED, FormPlan, PlannedPhrase
+from .phrase_task import figures_of, voices_in
 from .places import bar_at, players
+from .provenance import Formed
 from .returns import readily
 from .splice import Joint
 from .tokens import BAR, MAX_CHUNK_BARS
@@ -104,8 +106,8 @@ def sections_of(form: str | None) -> str | None:
     text = form.strip()
     if text.lower() == FLAT:
         return FLAT
-    found = re.sub(r"[\s,-]+", "", text).upper()
-    if not re.fullmatch(r"[A-Z]+", found):
+    found = re.findall(r"[A-Z]\d?|\S", re.sub(r"[\s,-]+", " ", text).upper())
+    if not found or not all(re.fullmatch(r"[A-Z][2-9]?", name) for name in found):
         raise BadInput(f"'{form}' is no form; give letters of sections such as \"A B A C A\", or {FLAT} for no plan.")
     if len(found) > MAX_SECTIONS:
         raise BadInput(f"A form of {len(found)} sections is too long; the limit is {MAX_SECTIONS}.")
@@ -177,6 +179,27 @@ def plan(
     if made is None:
         raise BadInput("The form flat has no plan; give letters of sections, or none.")
     return made
+
+
+def as_it_was(
+    song: score.Song, line: timeline.Timeline, playing: frozenset[int], formed: Formed, seed: int
+) -> FormPlan:
+    """The plan of one chunk of a result, to be written anew as what it was (`formed`): its voices, density and the like
+    are those it has. What came back as it was is varied, since something else is wanted."""
+    voices = tokens.voice_ids(song.score)
+    rows = tokens.encode(tokens.notes_of(song.score), voices, song.grid)
+    rows = rows[(rows[:, BAR] >= line.before) & (rows[:, BAR] < line.before + line.new)]
+    there = voices_in(rows)
+    play = tuple(i for i in sorted(playing) if tuple(voices[i].tolist()) in there) or tuple(sorted(playing))
+    figures = figures_of(rows, float(line.grid.bar_s[line.before : line.before + line.new].sum()))
+    source = line.before - formed.back
+    known = 0 <= source <= line.before - line.new
+    kind = NEW if not known else VARIED if formed.kind == SAME else formed.kind
+    phrase = PlannedPhrase(
+        line.before, line.new, formed.section, kind, source if known else None, play,
+        figures["density"], figures["loudness"], figures["register"],
+    )  # fmt: skip
+    return FormPlan((), (phrase,), seed)
 
 
 def read_plan(path: str | PathLike[str]) -> FormPlan:

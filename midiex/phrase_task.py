@@ -32,8 +32,6 @@ Voice = tuple[int, int]  # program, instance
 STANDS = 0.8  # a role that is to be at least so like its source stands as it was there
 _SIXTEENTH = 3  # positions
 _HALF_POSITION = DURATIONS_PER_BEAT // 12  # of a duration's units in a position
-_BASSES = range(32, 40)  # programs
-_SINGLE, _LOW = 1.3, 52.0  # notes an onset below which a voice plays one at a time; mean pitch of one that plays low
 # Which roles stand first where only the likeness of the whole is asked: those that give a section its face.
 _STAND_FIRST = ("drums", "bass", "chords", "lead")
 
@@ -63,26 +61,6 @@ def of_voices(rows: np.ndarray, voices: Collection[Voice]) -> np.ndarray:
     """The rows (n, 8) that these voices play."""
     wanted = np.array([program * 256 + instance for program, instance in voices], np.int64)
     return rows[np.isin(rows[:, PROGRAM].astype(np.int64) * 256 + rows[:, INSTANCE], wanted)]
-
-
-def roles_of(rows: np.ndarray) -> dict[Voice, str]:
-    """The role of each voice of a song's rows (n, 8): the bass is the lowest of those that mostly play one note at a
-    time and low, or are bass instruments; the lead the highest of the others that mostly do."""
-    roles, single, heights = dict[Voice, str](), list[Voice](), dict[Voice, float]()
-    for voice in sorted(voices_in(rows)):
-        mine = of_voices(rows, [voice])
-        roles[voice] = "drums" if voice[0] == DRUM_PROGRAM else "bass" if voice[0] in _BASSES else "chords"
-        heights[voice] = float(mine[:, PITCH].mean())
-        onsets = len(np.unique(mine[:, BAR].astype(np.int64) * 128 + mine[:, POSITION]))
-        if roles[voice] == "chords" and len(mine) < _SINGLE * onsets:
-            single.append(voice)
-    low = min(single, key=heights.__getitem__, default=None)
-    if "bass" not in roles.values() and low is not None and heights[low] < _LOW:
-        roles[low] = "bass"
-        single.remove(low)
-    if single:
-        roles[max(single, key=heights.__getitem__)] = "lead"
-    return roles
 
 
 def ready(

@@ -22,7 +22,8 @@ from .echoes import Listener
 from .form_plan import SAME, FormPlan, PlannedPhrase
 from .habits import Habits
 from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
-from .phrase_task import Ready, ready, roles_of, told
+from .phrase_task import Ready, ready, told
+from .phrases import voice_roles
 from .progression import Progression
 from .recalled import Recalled
 from .returns import STILL_TO_ADD, Span, chance_of_return, what_returns
@@ -149,7 +150,7 @@ class Planner:
         self.progression = Progression.of(rows, plan.bars.positions[: plan.before])
         self.chance_of_return = chance_of_return(rows, self._spans()) if len(rows) else 0.0
         self.held, self.programs, self.figures = self._song_conditions()
-        self.roles = roles_of(rows) if plan.form else {}
+        self.roles = voice_roles(rows) if plan.form else {}
 
     @property
     def song(self) -> list[KnownChunk]:

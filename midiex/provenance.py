@@ -67,10 +67,11 @@ class Provenance:
             told |= {"form": [formed.text for formed in self.form], "song": self.song}
         return PREFIX + json.dumps(told, separators=(",", ":"))
 
-    def with_seed(self, chunk: int, seed: int) -> Provenance:
-        """The same, with one chunk written by another seed."""
+    def with_seed(self, chunk: int, seed: int, kind: str = "") -> Provenance:
+        """The same, with one chunk written by another seed, and as another kind where one is given."""
         chunks = [(offset, bars, seed if i == chunk else was) for i, (offset, bars, was) in enumerate(self.chunks)]
-        return replace(self, chunks=tuple(chunks))
+        form = [replace(was, kind=kind) if i == chunk and kind else was for i, was in enumerate(self.form)]
+        return replace(self, chunks=tuple(chunks), form=tuple(form))
 
 
 def runs_of(phrases: Sequence[SongPhrase]) -> tuple[tuple[str, int], ...]:
