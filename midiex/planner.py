@@ -26,7 +26,7 @@ from .phrase_task import Ready, ready, told
 from .phrases import voice_roles
 from .progression import Progression
 from .recalled import Recalled
-from .returns import STILL_TO_ADD, Span, chance_of_return, what_returns
+from .returns import STILL_TO_ADD, Span, chance_of_return, varied, what_returns
 from .stepper import Memory
 from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM, moved, sort_rows
 
@@ -238,6 +238,8 @@ class Planner:
             source = self._rows_at(phrase.source_bar, phrase.bars)
             there, here = (self.bars.positions[b : b + phrase.bars] for b in (phrase.source_bar, phrase.first_bar))
             fits = np.array_equal(there, here)
+        if last and phrase.kind == SAME and self.plan.end in ("song", "loop"):  # it has to lead to what follows
+            phrase = varied(phrase)
         lands = last and self.plan.end == "ending"
         return ready(phrase, source, frozenset(asked or playing), self.roles, fits, lands)
 

@@ -49,6 +49,7 @@ WEIGHTS = {
     "rhythm": 1.0, "repetition": 1.0, "seam": 1.0, "step": 0.2,
     "missing": 2.0, "source": 1.0, "ending": 1.0,
 }  # fmt: skip
+ASKED = ("missing", "source")  # terms that only what a plan asks has
 SILENT_SHARE = 0.2  # of the song's thinnest chunk's density: below it a chunk is silent
 AUDIBLE_STEP = (1.0, 1.0, 1.0)  # onsets, bins of velocity, semitones: smaller changes from bar to bar hardly count
 REST_MARGIN = 1.5  # times the song's longest rest, and no less than a bar

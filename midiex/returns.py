@@ -111,12 +111,13 @@ def readily(plan: FormPlan, readiness: float) -> FormPlan:
     phrases = []
     for phrase, u in zip(plan.phrases, drawn.tolist(), strict=True):
         if phrase.kind == SAME and u >= readiness:
-            phrase = _varied(phrase)
+            phrase = varied(phrase)
         elif phrase.kind != SAME and phrase.source_bar is not None and u < more:
             phrase = replace(phrase, kind=SAME, likeness=1.0, likeness_of={})
         phrases.append(phrase)
     return replace(plan, phrases=tuple(phrases))
 
 
-def _varied(phrase: PlannedPhrase) -> PlannedPhrase:
+def varied(phrase: PlannedPhrase) -> PlannedPhrase:
+    """The phrase, planned to come back as it was, varied instead."""
     return replace(phrase, kind=VARIED, likeness=VARIED_LIKENESS, likeness_of={})
