@@ -31,9 +31,7 @@ DEFAULT_QUOTA = 20
 def forms_of(songs: Songs, quota: int, hold_out: int) -> list[Form]:
     """Up to `quota` forms of a source's songs."""
     seconds = np.add.reduceat(songs.bar_s.astype(float), songs.song_bars[:-1])
-    usable = [
-        i for i in range(len(songs)) if LEAST_S <= seconds[i] <= MOST_S and not (hold_out and i % hold_out == 0)
-    ]
+    usable = [i for i in range(len(songs)) if LEAST_S <= seconds[i] <= MOST_S and not (hold_out and i % hold_out == 0)]
     if len(usable) > quota:
         usable = [usable[i] for i in np.linspace(0, len(usable) - 1, quota).astype(int)] if quota else []
     forms = []

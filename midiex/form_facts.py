@@ -6,15 +6,27 @@ Knows phrases and sections; knows no shelf, no plan and no files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 
 from . import phrases
 from .form_plan import ROLES, TRANSITIONS
-from .phrases import BASS, CHORDS, DRUMS, LEAD, BarMatches, Phrase
+from .phrases import CHORDS, DRUMS, BarMatches, Phrase
 from .sections import SongSections, find_sections
-from .tokens import BAR, DRUM_PITCH_OFFSET, INSTANCE, MICROS_PER_POSITION, PITCH, POSITION, PROGRAM, VELOCITY, VELOCITY_STEP
+from .tokens import (
+    BAR,
+    DRUM_PITCH_OFFSET,
+    DRUM_PROGRAM,
+    INSTANCE,
+    MICROS_PER_POSITION,
+    PITCH,
+    POSITION,
+    PROGRAM,
+    VELOCITY,
+    VELOCITY_STEP,
+)
 
 CRASHES = (49, 52, 55, 57)  # General MIDI's crash, Chinese and splash cymbals
 _LEAST_DENSITY = 0.05  # notes a second, of a phrase that is as good as silent
@@ -46,7 +58,16 @@ class Form:
         return len(self.bars)
 
 
-PHRASE_FIELDS = tuple(f.name for f in fields(Form) if f.name not in ("voices", "phrase_bars", "phrase_s", "beats"))
+_HEADER = ("voices", "phrase_bars", "phrase_s", "beats")
+PHRASE_FIELDS = tuple(f.name for f in fields(Form) if f.name not in _HEADER)
+_WHOLE = ("bars", "section", "source", "shift", "transition")
+
+
+def empty_fields(phrase_count: int) -> dict[str, Any]:
+    """Each of a form's PHRASE_FIELDS with room for so many phrases, zero or false."""
+    shapes = {name: (phrase_count, len(ROLES)) for name in ("of_role", "shares")}
+    kinds = {"border": bool} | dict.fromkeys(_WHOLE, np.int64)
+    return {name: np.zeros(shapes.get(name, phrase_count), kinds.get(name, float)) for name in PHRASE_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -92,19 +113,22 @@ def song_form(rows: np.ndarray, voices: np.ndarray, beats: np.ndarray, seconds: 
         transition[i] = _transition(part, cut[i], matches)
     velocity, pitch = _filled(velocity, 80.0), _filled(pitch, 60.0)
     density = np.diff(edges) / length_s
-    form = _form(matches, sections, plays, roles, (density, velocity, pitch), transition)
-    usual = max(1e-3, float(np.median(seconds))) if len(seconds) else 2.0
+    usual_s = max(1e-3, float(np.median(seconds))) if len(seconds) else 2.0
     size = phrases.phrase_bars(seconds)
-    header = {"phrase_bars": size, "phrase_s": size * usual, "beats": float(np.median(beats)) if len(beats) else 4.0}
-    counts = np.bincount(roles, minlength=len(ROLES)).astype(float)
-    form = Form(**{name: getattr(form, name) for name in PHRASE_FIELDS}, voices=counts, **header)
+    form = replace(
+        _form(matches, sections, plays, roles, (density, velocity, pitch), transition),
+        voices=np.bincount(roles, minlength=len(ROLES)).astype(float),
+        phrase_bars=size,
+        phrase_s=size * usual_s,
+        beats=float(np.median(beats)) if len(beats) else 4.0,
+    )
     return SongForm(form, tuple(cut), plays, density, velocity, pitch, roles, sections, matches)
 
 
 def _role_of(program: int, instance: int, named: dict[tuple[int, int], str]) -> int:
     if (program, instance) in named:
         return ROLES.index(named[program, instance])
-    return DRUMS if program == phrases.DRUM_PROGRAM else CHORDS
+    return DRUMS if program == DRUM_PROGRAM else CHORDS
 
 
 def _filled(values: np.ndarray, otherwise: float) -> np.ndarray:
@@ -167,7 +191,7 @@ def _transition(part: np.ndarray, phrase: Phrase, matches: BarMatches) -> int:
     positions = float(matches.units[last]) / MICROS_PER_POSITION
     is_last = part[:, BAR] == last
     late = part[:, POSITION] >= positions / 2
-    drums = part[:, PROGRAM] == phrases.DRUM_PROGRAM
+    drums = part[:, PROGRAM] == DRUM_PROGRAM
     if phrase.bars >= 2 and len(part):
         usual = (late & ~is_last).sum() / (phrase.bars - 1)  # notes in the second half of an earlier bar
         usual_drums = (late & drums & ~is_last).sum() / (phrase.bars - 1)

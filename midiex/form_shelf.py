@@ -1,6 +1,6 @@
 """A shelf of real forms: how songs go on, as tables of small numbers, and which of them open like a given song.
 
-The shelf ships with midiex; `benchmarks/build_forms.py` makes it. It holds no notes. Knows forms; knows no rows, no plan.
+The shelf ships with midiex; `benchmarks/build_forms.py` makes it. It holds no notes. Knows forms; knows no rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from .assets import asset_dir
 from .errors import BadInput
-from .form_facts import PHRASE_FIELDS, Form
+from .form_facts import PHRASE_FIELDS, Form, empty_fields
 from .form_plan import ROLES
 
 MOST_PHRASES = 48  # of a form that are kept
@@ -27,7 +27,7 @@ _SCALES = {
     "bars": 1, "section": 1, "border": 1, "source": 1, "shift": 1, "likeness": 100, "of_role": 100, "harmony": 100,
     "shares": 100, "density": 16, "loudness": 1, "register": 2, "transition": 1,
 }  # fmt: skip
-_WHOLE = ("bars", "section", "border", "source", "shift", "transition")
+_KINDS = {name: values.dtype for name, values in empty_fields(0).items()}
 RETURNS = (0.5, 0.8)  # likeness from which a phrase is said to return, and to return nearly as it was
 # What counts how much when two openings are compared; figures are divided by their spread on the shelf.
 _WEIGHTS = {
@@ -151,8 +151,8 @@ def load(path: Path) -> Shelf:
 
 
 def _read(name: str, stored: np.ndarray) -> np.ndarray:
-    if name in _WHOLE:
-        return stored.astype(bool) if name == "border" else stored.astype(np.int64)
+    if (kind := _KINDS[name]).kind != "f":
+        return stored.astype(kind)
     values = stored.astype(float) / _SCALES[name]
     return np.where(stored == _MISSING, np.nan, values) if name == "of_role" else values
 

@@ -1,6 +1,6 @@
 """Cuts a song into phrases on its own grid, tells its voices' roles, and finds the earlier bars a phrase goes back to.
 
-A phrase is 8, 4 or 2 bars, whichever lies nearest ten seconds. Knows rows and bars; knows no sections, no plan, no files.
+A phrase is 8, 4 or 2 bars, whichever lies nearest ten seconds. Knows rows and bars; knows no sections, no files.
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ class BarMatches:
     def best_source(
         self, phrase: Phrase, preferred: frozenset[int] = frozenset(), goes_on: int | None = None
     ) -> Source | None:
-        """The likest earlier span; one that begins at a `preferred` bar, or at `goes_on`, where the last phrase's source
-        left off, wins over one that is hardly liker. None: none fits."""
+        """The likest earlier span; one that begins at a `preferred` bar, or at `goes_on`, where the last phrase's
+        source left off, wins over one that is hardly liker. None: none fits."""
         overall, by_role, harmony = self.earlier(phrase)
         if not len(overall) or overall.max() < 0:
             return None
