@@ -1,8 +1,8 @@
 """The plan of new music, phrase by phrase, before a note is written: plain data that can be read, edited and kept.
 
-Every phrase to come says which section it is of, which earlier bars it goes back to and how like them it is to be, which
-voices play and how intense it is. A phrase is a chunk: 2, 4 or 8 bars, about ten seconds. Knows names and numbers; knows
-no rows, no files and no network.
+Every phrase to come says which section it is of, which earlier bars it goes back to and how like them it is to be,
+which voices play and how intense it is. A phrase is a chunk: 2, 4 or 8 bars, about ten seconds. Knows names and
+numbers; knows no rows, no files and no network.
 """
 
 from __future__ import annotations

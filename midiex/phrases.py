@@ -1,6 +1,6 @@
 """Cuts a song into phrases on its own grid, tells its voices' roles, and finds the earlier bars a phrase goes back to.
 
-A phrase is 8, 4 or 2 bars, whichever lies nearest ten seconds. Knows rows and bars; knows no sections, no plan, no files.
+A phrase is 8, 4 or 2 bars, whichever lies nearest ten seconds. Knows rows and bars; knows no sections, no files.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ _USUAL_BARS = (1, 2, 4, 8, 16)
 _BLOCK = 2048  # distinct notes counted at once
 _BASS_PROGRAMS = range(32, 40)
 _MONOPHONIC = 1.3  # notes an onset, of a voice that plays one at a time but for slips and rolls
-_BASS_BELOW, _LEAD_ABOVE = 55, 55  # median pitch
+_BASS_BELOW, LEAD_ABOVE = 55, 55  # median pitch
 _ODD_LENGTH, _HALF_LENGTH, _ODD_FIRST = 0.6, 0.4, 0.2  # what a phrase of such a length costs, in strengths of a border
+_ON_GRID, _GOES_ON = 0.04, 0.06  # likeness that a source may lack for beginning at a likely place
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _leads(figures: dict[tuple[int, int], tuple[float, float, set[int]]]) -> lis
     worth = {
         name: pitch / 12 + 3 * len(bars) / most
         for name, (thickness, pitch, bars) in figures.items()
-        if thickness < _MONOPHONIC and pitch >= _LEAD_ABOVE
+        if thickness < _MONOPHONIC and pitch >= LEAD_ABOVE
     }
     if not worth:
         upper = sorted(figures, key=lambda name: -figures[name][1])[:2]
@@ -169,13 +170,18 @@ class BarMatches:
         by_role = np.where(total > 0, shared / np.maximum(total, 1), np.nan)
         return np.where(fits, overall, -1), by_role, np.where(fits, harmony / bars, -1)
 
-    def best_source(self, phrase: Phrase, preferred: frozenset[int] = frozenset()) -> Source | None:
-        """The likest earlier span, one that begins at a `preferred` bar rather than one a hair liker; None: none fits."""
+    def best_source(
+        self, phrase: Phrase, preferred: frozenset[int] = frozenset(), goes_on: int | None = None
+    ) -> Source | None:
+        """The likest earlier span; one that begins at a `preferred` bar, or at `goes_on`, where the last phrase's
+        source left off, wins over one that is hardly liker. None: none fits."""
         overall, by_role, harmony = self.earlier(phrase)
         if not len(overall) or overall.max() < 0:
             return None
         worth = overall + 0.1 * harmony.clip(0)
-        worth[[bar for bar in preferred if bar < len(worth)]] += 0.04
+        worth[[bar for bar in preferred if bar < len(worth)]] += _ON_GRID
+        if goes_on is not None and goes_on < len(worth):
+            worth[goes_on] += _GOES_ON
         bar = int(np.where(overall < 0, -9, worth).argmax())
         return Source(bar, float(overall[bar]), by_role[:, bar], float(harmony[bar]))
 

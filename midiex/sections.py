@@ -13,6 +13,7 @@ import numpy as np
 
 from . import phrases
 from .phrases import BASS, CHORDS, LEAD, BarMatches, Phrase
+from .tokens import BAR, INSTANCE, PROGRAM
 
 ALIKE = 0.5  # mean affinity from which two sections are the same one
 MOST_LETTERS = 8
@@ -55,7 +56,7 @@ def song_sections(rows: np.ndarray, beats: np.ndarray, bar_s: np.ndarray) -> Son
     Of a song of more than `phrases.MOST_BARS` bars the first so many are looked at.
     """
     bars = min(len(bar_s), phrases.MOST_BARS)
-    rows = rows[rows[:, 0] < bars]
+    rows = rows[rows[:, BAR] < bars]
     role = phrases.role_numbers(rows, phrases.voice_roles(rows))
     matches = BarMatches.of(rows, role, phrases.bar_units(beats[:bars]))
     cut = phrases.cut_phrases(matches, rows, bar_s[:bars])
@@ -88,11 +89,11 @@ def _most_letters(phrase_count: int) -> int:
 
 def phrase_textures(rows: np.ndarray, cut: Sequence[Phrase]) -> np.ndarray:
     """Notes a bar of each voice in each phrase, (phrases, voices); a song without notes has one silent voice."""
-    voice = rows[:, phrases.PROGRAM].astype(np.int64) * 256 + rows[:, phrases.INSTANCE]
+    voice = rows[:, PROGRAM].astype(np.int64) * 256 + rows[:, INSTANCE]
     names, number = np.unique(voice, return_inverse=True)
     starts = np.array([phrase.first_bar for phrase in cut])
     played = np.zeros((len(cut), max(1, len(names))))
-    np.add.at(played, ((np.searchsorted(starts, rows[:, phrases.BAR], "right") - 1).clip(0), number), 1)
+    np.add.at(played, ((np.searchsorted(starts, rows[:, BAR], "right") - 1).clip(0), number), 1)
     return played / np.array([phrase.bars for phrase in cut])[:, None]
 
 
@@ -174,7 +175,9 @@ def _joined(affinity: np.ndarray, borders: np.ndarray, most: int) -> np.ndarray:
             alike[i, j] = alike[j, i] = _aligned(affinity[borders[i] : borders[i + 1], borders[j] : borders[j + 1]])
     groups = [[i] for i in range(count)]
     while len(groups) > 1:
-        pairs = [(float(alike[np.ix_(a, b)].mean()), i, j) for i, a in enumerate(groups) for j, b in enumerate(groups[:i])]
+        pairs = [
+            (float(alike[np.ix_(a, b)].mean()), i, j) for i, a in enumerate(groups) for j, b in enumerate(groups[:i])
+        ]
         closest, i, j = max(pairs)
         if closest < ALIKE and len(groups) <= most:
             break
