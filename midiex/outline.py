@@ -7,7 +7,6 @@ Knows songs, bars and plans; knows no network, so that a plan is made at once.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,7 @@ import numpy as np
 from . import score, timeline, tokens
 from .endings import find_ending, stops_short
 from .errors import BadInput
+from .form_letters import parse_form
 from .form_plan import NEW, SAME, VARIED, FormPlan, PlannedPhrase
 from .phrase_task import figures_of, voices_in
 from .places import bar_at, players
@@ -29,7 +29,6 @@ from .splice import Joint
 from .tokens import BAR, MAX_CHUNK_BARS
 
 MAX_SECONDS = 6 * 3600
-MAX_SECTIONS = 200  # that a form may name
 ENDING, SONG, LOOP, OPEN = "ending", "song", "loop", "open"  # what the last chunk leads to
 FLAT = "flat"  # the form of music without a plan
 
@@ -54,8 +53,7 @@ class Outline:
     def planned(self, seed: int = 0, form: str | None = None, returns: float = 1.0) -> FormPlan | None:
         """The plan of the new music, None for a `form` that is FLAT. `form` names sections, such as "A B A"; `returns`
         is how readily earlier music comes back as it was. Raises BadInput for a form that cannot be read."""
-        sections = sections_of(form)
-        if sections == FLAT:
+        if is_flat(form):
             return None
         from .form_planner import plan_form
 
@@ -63,7 +61,7 @@ class Outline:
         before = self.rows[self.rows[:, BAR] < line.before]
         made = plan_form(
             before, self.voices, self.players, line.grid.bar_beats, line.grid.bar_s, line.before, line.new,
-            self.leads_to, seed, sections,
+            self.leads_to, seed, form,
         )  # fmt: skip
         return readily(made, returns)
 
@@ -96,22 +94,12 @@ class Outline:
         return plan
 
 
-def sections_of(form: str | None) -> str | None:
-    """A form as it is given, tidied: letters with spaces between them ("A B A"), FLAT, or None: whatever fits.
-
-    Raises BadInput for anything else.
-    """
-    if form is None:
-        return None
-    text = form.strip()
-    if text.lower() == FLAT:
-        return FLAT
-    found = re.findall(r"[A-Z]\d?|\S", re.sub(r"[\s,-]+", " ", text).upper())
-    if not found or not all(re.fullmatch(r"[A-Z][2-9]?", name) for name in found):
-        raise BadInput(f"'{form}' is no form; give letters of sections such as \"A B A C A\", or {FLAT} for no plan.")
-    if len(found) > MAX_SECTIONS:
-        raise BadInput(f"A form of {len(found)} sections is too long; the limit is {MAX_SECTIONS}.")
-    return " ".join(found)
+def is_flat(form: str | None) -> bool:
+    """Is a form as it is given that of music without a plan? Raises BadInput for one that cannot be read."""
+    if form is None or form.strip().lower() == FLAT:
+        return form is not None
+    parse_form(form)
+    return False
 
 
 def outline(

@@ -109,17 +109,17 @@ def leads(source: np.ndarray, roles: Mapping[Voice, str]) -> set[Voice]:
 
 
 def _standing(phrase: PlannedPhrase, source: np.ndarray, roles: Mapping[Voice, str]) -> set[Voice]:
-    """Voices that stand in a varied phrase: those of roles that are to be much like their source; where only the
-    likeness of the whole is asked, as many as come to it, drums and bass first. One voice at least is written."""
+    """Voices that stand in a varied phrase: those of roles that are to be much like their source, and of the others as
+    many as make the whole as like it as it is to be, the likest roles first, else drums and bass. One at least is
+    written."""
     there = voices_in(source)
-    if phrase.likeness_of:
-        stay = {voice for voice in there if phrase.likeness_of.get(roles.get(voice, "chords"), 0.0) >= STANDS}
-    else:
-        rank = {role: number for number, role in enumerate(_STAND_FIRST)}
-        order = sorted(there, key=lambda voice: (rank[roles.get(voice, "chords")], voice))
-        shares = np.cumsum([0, *(len(of_voices(source, [voice])) for voice in order)]) / len(source)
-        asked = phrase.likeness or 0.0  # of notes in common among those of both; what is written shares few
-        stay = set(order[: int(np.abs(shares - 2 * asked / (1 + asked)).argmin())])
+    rank = {role: (-phrase.likeness_of.get(role, 0.0), number) for number, role in enumerate(_STAND_FIRST)}
+    order = sorted(there, key=lambda voice: (rank[roles.get(voice, "chords")], voice))
+    least = sum(phrase.likeness_of.get(roles.get(voice, "chords"), 0.0) >= STANDS for voice in order)
+    shares = np.cumsum([0, *(len(of_voices(source, [voice])) for voice in order)]) / len(source)
+    asked = phrase.likeness or 0.0  # of notes in common among those of both; what is written shares few
+    nearest = int(np.abs(shares - 2 * asked / (1 + asked)).argmin())
+    stay = set(order[: max(least, nearest)])
     return stay - leads(source, roles) if stay == there else stay
 
 

@@ -32,6 +32,7 @@ STILL_TO_ADD = 0.4  # of these chances, set on validation songs: new music repea
 OWN_SHARE = 0.5  # of what comes back is the song's own, however much new music there is: it is what the listener knows
 
 VARIED_LIKENESS = 0.6  # to its source, of a phrase that was planned to come back as it was and must not
+LEAST_SAME = 0.05  # of phrases that go back to others are taken to come back as they were where fewer are planned to
 PLANNED = 2_000  # names a plan's random numbers, apart from those of its making
 
 
@@ -106,7 +107,7 @@ def readily(plan: FormPlan, readiness: float) -> FormPlan:
     longer do are varied, and those that do now went back to the same bars before. Decided by the plan's seed."""
     same = sum(phrase.kind == SAME for phrase in plan.phrases)
     others = sum(phrase.kind != SAME and phrase.source_bar is not None for phrase in plan.phrases)
-    more = min(1.0, (readiness - 1) * same / max(1, others))
+    more = min(1.0, (readiness - 1) * max(same / max(1, others), LEAST_SAME))
     drawn = np.random.default_rng((plan.seed, PLANNED)).random(len(plan.phrases))
     phrases = []
     for phrase, u in zip(plan.phrases, drawn.tolist(), strict=True):

@@ -142,9 +142,9 @@ def extend(
     midiex extend song.mid --takes 3 --audio long.ogg         three of them, long_1.ogg the best by midiex's own ranking
     """
     from ..extend import start
-    from ..outline import read_plan, sections_of
+    from ..outline import is_flat, read_plan
 
-    sections_of(form)  # better to know now than when the network is loaded
+    is_flat(form)  # better to know now than when the network is loaded
     plan = None if plan_file is None else read_plan(plan_file)
 
     def begun(model: Model, seed: int, temperature: float | None) -> Passage:

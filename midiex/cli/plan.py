@@ -70,11 +70,21 @@ def _table(made: FormPlan, place: Outline) -> list[str]:
             phrase.section, phrase.kind, f"{phrase.first_bar + 1}-{end}", _clock(float(seconds[phrase.first_bar])),
             f"{length_s:.1f}", "" if source is None else f"{source + 1}-{source + phrase.bars}",
             f"{phrase.density:.1f}", f"{phrase.loudness:.0f}", f"{phrase.register:.0f}",
-            ", ".join(dict.fromkeys(_name(place, voice) for voice in phrase.voices)),
+            _who(place, frozenset(phrase.voices)),
         ))  # fmt: skip
     widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADS))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return [f"the song: {made.song_form or 'nothing told'}", f"to come:  {made.form}", "", *table]
+
+
+def _who(place: Outline, playing: frozenset[int]) -> str:
+    """The voices that play, or those that do not, whichever is told sooner."""
+    silent = place.players - playing
+    most = len(silent) < len(playing)
+    named = ", ".join(dict.fromkeys(_name(place, voice) for voice in sorted(silent if most else playing)))
+    if not most:
+        return named
+    return f"all but {named}" if silent else "all"
 
 
 def _name(place: Outline, index: int) -> str:
