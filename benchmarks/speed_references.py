@@ -73,7 +73,7 @@ def decoding(song: Path, engine: str, candidates: int, chunks: int, model: str |
         written.append((lengths, time.perf_counter() - begun, time.process_time() - cpu))
         return found
 
-    passage = extend.start(song, 3600.0, open_end=True, model=model, seed=seed)
+    passage = extend.start(song, 3600.0, open_end=True, model=model, seed=seed, form="flat")
     passage.generate = replace(passage.generate, candidates=candidates, returns=0.0, max_attempts=1, engine=engine)
     extend.write_chunk = timed
     try:
@@ -284,12 +284,12 @@ def first_chunks(song: str, again: str, seed: str, model: str | None = None) -> 
     import midiex
 
     torch.set_num_threads(1)
-    next(midiex.start(song, model=model, seed=int(seed)).chunks())
+    next(midiex.start(song, model=model, seed=int(seed), form="flat").chunks())
     print("there", flush=True)
     loaded = midiex.load(model)
     for i in range(int(again) + 1):
         begun = time.perf_counter()
-        next(midiex.start(song, model=loaded, seed=int(seed) + i).chunks())
+        next(midiex.start(song, model=loaded, seed=int(seed) + i, form="flat").chunks())
         if i:  # the first one of a model may build what the others find
             print(time.perf_counter() - begun)
 

@@ -3,6 +3,8 @@
 import midiex
 model = midiex.load()
 midiex.extend("song.mid", seconds=300, out="longer.mid", model=model, seed=1)
+plan = midiex.plan("song.mid", seconds=300, form="A B A C A")  # what it would be, made at once; edit it
+midiex.extend("song.mid", seconds=300, out="planned.mid", model=model, plan=plan)
 midiex.fill("song.mid", "0:40", "1:00", out="other.mid", tracks=["piano"])
 midiex.insert("song.mid", "1:20", 30, out="with_a_middle.mid")
 midiex.render("longer.mid", "longer.ogg")
@@ -15,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .edit import fill, insert, regenerate, start_fill, start_insert, start_regenerate
     from .extend import Model, Passage, extend, load, start
+    from .form_plan import FormPlan
+    from .outline import plan, read_plan
     from .render import render
 
 __version__ = "0.2.0"
 __all__ = [
+    "FormPlan",
     "Model",
     "Passage",
     "__version__",
@@ -26,6 +31,8 @@ __all__ = [
     "fill",
     "insert",
     "load",
+    "plan",
+    "read_plan",
     "regenerate",
     "render",
     "start",
@@ -34,9 +41,12 @@ __all__ = [
     "start_regenerate",
 ]
 
-_HOME = dict.fromkeys(("Model", "Passage", "load", "start"), ".extend") | dict.fromkeys(
-    ("fill", "insert", "regenerate", "start_fill", "start_insert", "start_regenerate"), ".edit"
-)
+_HOME = {
+    **dict.fromkeys(("Model", "Passage", "load", "start"), ".extend"),
+    **dict.fromkeys(("fill", "insert", "regenerate", "start_fill", "start_insert", "start_regenerate"), ".edit"),
+    **dict.fromkeys(("plan", "read_plan"), ".outline"),
+    "FormPlan": ".form_plan",
+}
 
 
 def __getattr__(name: str) -> Any:

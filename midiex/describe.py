@@ -1,4 +1,4 @@
-"""What a song is: length, bars, tempo and meter map, instruments, key, chunks, mood. For `midiex info`.
+"""What a song is: length, bars, tempo and meter map, instruments, key, form, chunks, mood. For `midiex info`.
 
 Knows songs and figures; knows no model and prints nothing.
 """
@@ -14,6 +14,7 @@ from .chunks import chunk_starts, cut
 from .endings import find_ending
 from .libraries import quietly
 from .score import Song
+from .sections import song_sections
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -70,6 +71,7 @@ def describe(song: Song) -> dict[str, Any]:
             {"start_s": round(float(grid.seconds[c.first_bar]), 3), "bars": c.bars, "notes": len(c.rows)}
             for c in cut(rows, borders)
         ],
+        "form": form_of(song),
         "ending": None if ending is None else {"bar": ending.first_bar + 1, "kinds": list(ending.kinds)},
         "mood": {
             "arousal": round(figures["arousal"], 2),
@@ -77,6 +79,19 @@ def describe(song: Song) -> dict[str, Any]:
             "note": "rounded from regressions that tell labelled arousal well (AUC .87), valence roughly (.74)",
         },
     }
+
+
+def form_of(song: Song) -> list[dict[str, Any]]:
+    """The sections of a song, in order, with their bars counted from 1: phrases of one section in a row are one."""
+    rows = tokens.encode(tokens.notes_of(song.score), tokens.voice_ids(song.score), song.grid)
+    found = song_sections(rows, song.grid.bar_beats, song.grid.bar_s)
+    form: list[dict[str, Any]] = []
+    for phrase, section in zip(found.phrases, found.letters, strict=True):
+        if form and form[-1]["section"] == section:
+            form[-1]["bars"][1] = phrase.end
+        else:
+            form.append({"section": section, "bars": [phrase.first_bar + 1, phrase.end]})
+    return form
 
 
 def _instrument(song: Song, index: int) -> dict[str, Any]:

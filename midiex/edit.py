@@ -15,6 +15,7 @@ from . import provenance, score, timeline
 from .config import GenerateConfig
 from .errors import BadInput
 from .extend import MAX_SECONDS, SONG, Model, Passage, check_out, finish, settings
+from .outline import as_it_was
 from .places import bar_at, players, voices_of
 from .splice import Joint
 
@@ -125,6 +126,9 @@ def start_regenerate(
     generate, loaded = settings(model, seed, temperature, candidates)
     passage = _rewritten(song, first, after, chosen, generate, loaded, seed, (after - first,))
     passage.replaces = (note, note.with_seed(k, seed))
+    if note.form:
+        passage.form = as_it_was(song, passage.line, chosen, note.form[k], seed)
+        passage.replaces = (note, note.with_seed(k, seed, passage.form.phrases[0].kind))
     if after == len(song.grid) and note.leads_to != SONG:
         passage.leads_to = note.leads_to
     return passage

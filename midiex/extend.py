@@ -23,23 +23,25 @@ from .chunks import thin
 from .config import Config, GenerateConfig
 from .constraints import Grammar
 from .decoding import Candidate, Task, write_chunk
-from .endings import find_ending, stops_short
 from .errors import BadInput
+from .form_plan import FormPlan, PlannedPhrase
 from .model import ChunkTransformer
 from .newnotes import NewNotes
-from .places import bar_at, players
+from .outline import ENDING, LOOP, MAX_SECONDS, OPEN, SONG, outline
+from .phrase_task import Ready, joined, likeness, of_voices
 from .planner import Bars, Plan, Planner
-from .provenance import Provenance, carried
+from .provenance import Formed, Provenance, carried, runs_of
+from .report import report_on
 from .splice import Joint, splice
 from .stepper import Memory
-from .tokens import BAR, POSITION
+from .tokens import BAR, POSITION, VELOCITY_STEP, moved
 
-MAX_SECONDS = 6 * 3600
+__all__ = ["ENDING", "LOOP", "MAX_SECONDS", "OPEN", "SONG", "Model", "NewChunk", "Passage", "extend", "load", "start"]
+
 RETURNS = 1_000  # names a chunk's random numbers for what comes back, apart from those of its attempts
 LOOP_BARS = 16  # of a loop's beginning that its end is shown
 RETRY_TEMPERATURE = {"silent": 1.1, "hole": 1.05, "stuck": 1.15, "looping": 1.2}  # hotter each time a fault shows
 CLEAR_KEY = 0.6  # correlation from which a key is trusted to end in
-ENDING, SONG, LOOP, OPEN = "ending", "song", "loop", "open"  # what the last chunk leads to
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ class NewChunk:
     terms: dict[str, float]  # of ranking
     fallback: bool  # nothing usable was written, so a chunk of the song itself stands here
     came_back: int | None = None  # first of the earlier bars that come back here, None: it is new
+    phrase: PlannedPhrase | None = None  # what was planned, None: nothing was
+    kind: str = ""  # as what it was written, where something was planned
+    likeness: float | None = None  # to its source, if it has one
 
 
 @dataclass
@@ -93,6 +98,7 @@ class Passage:
     exact: bool = False  # the last release falls on the end
     why_here: str = ""  # why the new music begins where it does
     replaces: tuple[Provenance, Provenance] | None = None  # a note in the song, and what is to stand there instead
+    form: FormPlan | None = None  # what is planned, phrase by phrase; None: chunk after chunk, as it comes
     written: list[NewChunk] = field(default_factory=list)
 
     @property
@@ -120,29 +126,37 @@ class Passage:
         plan = self._plan()
         planner = Planner(self.model.network, self.model.config.memory, plan)
         style = self.style = self._style(planner)
-        while (step := planner.next_task()) is not None:
-            task, remembered = step
-            index, size, first = len(self.written), len(task.bar_positions), planner.next_bar
+        while (size := planner.next_size) is not None:
+            index, first, asked = len(self.written), planner.next_bar, planner.next_phrase()
             seconds = float(plan.bars.seconds[first : first + size].sum())
             lands = self.leads_to == ENDING and index == len(planner.sizes) - 1
-            before = self._before(planner, int(task.bar_positions[0]))
+            before = self._before(planner, int(plan.bars.positions[first]))
             fit = ranking.Fit(style, before, size, seconds, lands)
-            back = planner.returning(self.generate.returns, np.random.default_rng((self.seed, index, RETURNS)))
+            if asked is not None:
+                fit = self._fit_as_asked(fit, asked, planner)
+                back = self._copied(planner, asked)
+            else:
+                rng = np.random.default_rng((self.seed, index, RETURNS))
+                back = planner.returning(self.generate.returns, rng)
+                back = None if back is not None and fit.faults(back[0]) else back
             rows: np.ndarray | None
-            if back is not None and not fit.faults(back[0]):
+            came_back, fallback = None, False
+            if back is not None:
                 rows, attempts, terms, came_back = back[0], 1, fit.terms(back[0]), back[1]
             else:
+                task, remembered = planner.task()
                 rows, attempts, terms = self._best(task, remembered, index, fit)
-                came_back = None
-            fallback = rows is None
-            if rows is None:
-                rows = self._own_chunk(planner, task)
+                fallback = rows is None
+                rows = self._own_chunk(planner, task, asked) if rows is None else rows
             planner.remember(rows, size, came_back)
             chunk = NewChunk(
                 index, len(planner.sizes), first, size, float(self.line.grid.seconds[first]),
                 min(float(self.line.grid.seconds[first + size]), self.end_s), self._new_rows(rows), attempts, terms,
                 fallback, came_back,
             )  # fmt: skip
+            if asked is not None:
+                like = likeness(rows, asked.source) if len(asked.source) else None
+                chunk = replace(chunk, phrase=asked.phrase, kind=asked.kind, likeness=like)
             self.written.append(chunk)
             yield chunk
 
@@ -169,7 +183,7 @@ class Passage:
         stay = {(int(program), int(instance)) for program, instance in self.voices[sorted(self.standing)]}
         return Plan(
             bars, line.before, line.new, before, after, fixed, grammar.without(stay), self.leads_to,
-            final=_final_chord(rows), sizes=self.sizes,
+            final=_final_chord(rows), sizes=self.sizes, form=self.form, voices=self.voices,
         )  # fmt: skip
 
     def _new_rows(self, rows: np.ndarray) -> np.ndarray:
@@ -186,6 +200,29 @@ class Passage:
         if not planner.chunks:
             return ranking.Before(np.zeros((0, len(tokens.FIELDS)), np.int32), 0, bar_positions)
         return ranking.Before(self._new_rows(planner.chunks[-1].rows), planner.chunks[-1].bars, bar_positions)
+
+    def _copied(self, planner: Planner, asked: Ready) -> tuple[np.ndarray, int] | None:
+        """Rows of a phrase that is to come back as it was and the bar it begins at, None for all others. Where it does
+        not go on as its source does, nothing rings over its end."""
+        if not asked.is_copy or asked.phrase.source_bar is None:
+            return None
+        span = slice(asked.phrase.first_bar, asked.phrase.first_bar + asked.phrase.bars)
+        goes_on = planner.goes_on(asked.phrase)
+        rows = asked.source if goes_on else joined(asked.source, planner.bars.positions[span])
+        return thin(rows), asked.phrase.source_bar
+
+    def _fit_as_asked(self, fit: ranking.Fit, asked: Ready, planner: Planner) -> ranking.Fit:
+        """Judges by what the plan asks instead of the song's mean."""
+        phrase = asked.phrase
+        loudness = (phrase.loudness - VELOCITY_STEP / 2) / VELOCITY_STEP
+        wanted = ranking.Asked(
+            phrase.density, loudness, phrase.register, asked.voices, asked.source, phrase.likeness,
+            planner.begins_section(phrase),
+        )  # fmt: skip
+        style = wanted.style(
+            self._song_chunks(planner), int(np.median(planner.bars.positions)), fit.bars, fit.seconds, fit.style
+        )
+        return replace(fit, style=style, asked=wanted)
 
     def _best(
         self, task: Task, memory: Memory, index: int, fit: ranking.Fit
@@ -222,25 +259,33 @@ class Passage:
             return candidate.rows, self.generate.max_attempts, terms
         return None, self.generate.max_attempts, {}
 
-    def _own_chunk(self, planner: Planner, task: Task) -> np.ndarray:
-        """Rows of the song's own latest chunk that has notes, from its first note's bar on, cut or repeated to fit."""
-        chunk = [c for c in planner.following[::-1] + planner.chunks[: planner.song_chunks] if len(c.rows)][-1]
-        first, size = int(chunk.rows[0, BAR]), len(task.bar_positions)
-        copies = [task.fixed]
-        for start in range(0, size, chunk.bars - first):
-            part = self._new_rows(chunk.rows)
-            part[:, BAR] += start - first
-            copies.append(part)
+    def _own_chunk(self, planner: Planner, task: Task, asked: Ready | None = None) -> np.ndarray:
+        """What stands where nothing usable was written: the source of what is planned, if it has one that fits; else
+        rows of the song's own latest chunk that has notes of those who play, from its first note's bar on, cut or
+        repeated to fit."""
+        size, chunks = len(task.bar_positions), planner.following[::-1] + planner.chunks[: planner.song_chunks]
+        own = [(c.rows if asked is None else of_voices(c.rows, asked.voices), c.bars) for c in chunks]
+        own = [(rows, bars) for rows, bars in own if len(rows)] or [(c.rows, c.bars) for c in chunks if len(c.rows)]
+        part, bars = own[-1]
+        first = int(part[0, BAR])
+        if asked is not None and len(asked.source):
+            part, bars, first = asked.source, size, 0
+        copies = [task.fixed, *(moved(self._new_rows(part), at - first) for at in range(0, size, bars - first))]
         rows = np.concatenate(copies)
         rows = rows[(rows[:, BAR] >= 0) & (rows[:, BAR] < size)]
         rows = rows[rows[:, POSITION] < task.bar_positions[rows[:, BAR]]]  # the song's bars may have been longer
         return thin(tokens.sort_rows(rows))
 
-    def _style(self, planner: Planner) -> ranking.Style:
+    def _song_chunks(self, planner: Planner) -> list[tuple[np.ndarray, int, float]]:
+        """(rows, bars, seconds) of the song's own chunks, without voices that stand."""
         chunks = []
         for chunk in planner.song:
             span = slice(chunk.first_bar, chunk.first_bar + chunk.bars)
             chunks.append((self._new_rows(chunk.rows), chunk.bars, float(planner.bars.seconds[span].sum())))
+        return chunks
+
+    def _style(self, planner: Planner) -> ranking.Style:
+        chunks = self._song_chunks(planner)
         if not any(len(rows) for rows, _, _ in chunks):
             raise BadInput(
                 f"{self.song.path} has no notes around the new music to go by "
@@ -261,29 +306,8 @@ class Passage:
         return sum(self.mean_terms.values()) if self.mean_terms else float("inf")
 
     def report(self) -> dict[str, Any]:
-        """What was done, ready for JSON."""
-        return {
-            "song": str(self.song.path),
-            "seconds": round(self.length_s, 3),
-            "new_from_s": round(self.start_s, 3),
-            "new_to_s": round(self.end_s, 3),
-            "why_here": self.why_here,
-            "leads_to": self.leads_to,
-            "bars": [self.line.before + 1, self.line.before + self.line.new],
-            "seed": self.seed,
-            "new_notes": sum(len(c.rows) for c in self.written),
-            "score": round(self.mean_score, 4) if np.isfinite(self.mean_score) else None,
-            "terms": {k: round(v, 4) for k, v in self.mean_terms.items()},
-            "chunks": [
-                {
-                    "start_s": round(c.start_s, 3), "end_s": round(c.end_s, 3), "bars": c.bars, "notes": len(c.rows),
-                    "attempts": c.attempts, "fallback": c.fallback,
-                    "bars_that_came_back": None if c.came_back is None else [c.came_back + 1, c.came_back + c.bars],
-                    "terms": {k: round(v, 4) for k, v in c.terms.items()},
-                }
-                for c in self.written
-            ],
-        }  # fmt: skip
+        """What was done, ready for JSON; with a plan, that too and what was asked of each chunk beside what it is."""
+        return report_on(self)
 
     @property
     def length_s(self) -> float:
@@ -329,12 +353,21 @@ class Passage:
             start_tick, self.seed, self.model.fingerprint, __version__, self.leads_to,
             tuple(sorted({self.song.voices[i].track for i in self.players})),
             tuple((int(ticks[c.first_bar]) - start_tick, c.bars, self.seed) for c in self.written),
+            tuple(_formed(c) for c in self.written) if self.form else (),
+            runs_of(self.form.song) if self.form else (),
         )  # fmt: skip
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the result; whole or not at all."""
         score.save(smf.like(self.song.midi, self._tracks()), path)
         return Path(path)
+
+
+def _formed(chunk: NewChunk) -> Formed:
+    phrase = chunk.phrase
+    if phrase is None or phrase.source_bar is None:
+        return Formed(phrase.section if phrase else "", chunk.kind)
+    return Formed(phrase.section, chunk.kind, phrase.first_bar - phrase.source_bar)
 
 
 def _final_chord(rows: np.ndarray) -> np.ndarray:
@@ -379,6 +412,8 @@ def start(
     candidates: int | None = None,
     returns: float | None = None,
     progression: float | None = None,
+    form: str | None = None,
+    plan: FormPlan | None = None,
 ) -> Passage:
     """Begin a continuation of a MIDI file to `seconds`; nothing is written yet: iterate the result's `chunks()`.
 
@@ -386,43 +421,28 @@ def start(
     "end" (after the last bar with notes), or a place as in places.py. What lay after that point is left out, or with
     `keep_ending` follows the new music. With `exact` the last release falls on the second; with `loop` the end leads
     back to the beginning; with `open_end` the music does not come to an end but stops where it is. `solo`, `mute` and
-    `drums` choose who plays, as in places.players. `returns` is how readily earlier music comes back, 1 as in songs of
-    the same habits, 0 never; `progression` how strictly its chord progression is kept to, 0 not at all.
+    `drums` choose who plays, as in places.players. `returns` is how readily earlier music comes back as it was, 1 as in
+    songs of the same habits, 0 never; `progression` how strictly its chord progression is kept to, 0 not at all.
+
+    The music follows a plan: `plan`, as made by `midiex.plan` and edited perhaps, which is kept to as it is; or one
+    made here, of the sections that `form` names ("A B A C A") or as fits the song. With the form "flat" there is none.
 
     Raises BadInput for a file or value that cannot be used.
     """
-    if not 0 < seconds <= MAX_SECONDS:
-        raise BadInput(f"A length of {seconds:g} s cannot be made; ask for more than 0 and at most {MAX_SECONDS} s.")
-    if loop and keep_ending:
-        raise BadInput("A loop has no ending to keep; choose one of the two.")
-    if open_end and (loop or keep_ending):
-        raise BadInput("An open end is neither a loop nor an ending that is kept; choose one of them.")
-    song = score.read(path)
-    rows = tokens.encode(tokens.notes_of(song.score), tokens.voice_ids(song.score), song.grid)
-    song_bars = int(rows[-1, BAR]) + 1
-    before = song_bars
-    ending = find_ending(song, rows) if begin == "auto" else None
-    why_here = "after the last bar with notes"
-    if ending:
-        before, why_here = ending.first_bar, f"before the song's ending: {' and '.join(ending.kinds)}"
-    elif begin == "auto" and stops_short(song, song_bars):
-        before, why_here = song_bars - 1, "before its last bar, in which it stops short"
-    elif begin not in ("auto", "end"):
-        before, why_here = min(bar_at(song, begin), song_bars), "as asked"
-    if before < 1:
-        raise BadInput(f"New music needs a bar of {song.path} to go on from; let it begin at bar 2 or later.")
-    follows = keep_ending and before < song_bars
-    lands = not (follows or loop or open_end)
-    slowing = range(before, song_bars) if lands and ending and "ritardando" in ending.kinds else range(0)
-    line = timeline.go_on(song, before, seconds, before if follows else None, exact, slowing)
-    resume_tick = line.start_tick if follows or before == song_bars else None
-    joint = Joint(line, resume_tick, clip=not follows, loops=loop)
+    planned = outline(
+        path, seconds, begin=begin, keep_ending=keep_ending, exact=exact, loop=loop, open_end=open_end, solo=solo,
+        mute=mute, drums=drums,
+    )  # fmt: skip
+    if plan is not None and form is not None:
+        raise BadInput("A plan has its own form; give one of the two.")
     usual, loaded = settings(model, seed, temperature, candidates)
     usual = usual if returns is None else replace(usual, returns=returns)
     usual = usual if progression is None else replace(usual, progression=progression)
-    leads_to = ENDING if lands else LOOP if loop else OPEN if open_end else SONG
-    who = players(song, solo, mute, drums)
-    return Passage(song, loaded, joint, leads_to, who, usual, seed, exact=exact, why_here=why_here)
+    made = planned.planned(seed, form, usual.returns) if plan is None else planned.checked(plan)
+    return Passage(
+        planned.song, loaded, planned.joint, planned.leads_to, planned.players, usual, seed, exact=exact,
+        why_here=planned.why_here, form=made,
+    )  # fmt: skip
 
 
 def settings(

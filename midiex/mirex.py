@@ -23,6 +23,7 @@ from .checkpoint import write_whole
 from .errors import BadInput
 from .extend import Model, Passage
 from .extend import start as start_passage
+from .outline import FLAT
 
 START, PITCH, DURATION = range(3)
 FIELDS = ("start", "pitch", "duration")  # as in the files
@@ -201,5 +202,5 @@ def start(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "prompt.mid"
         midi.save(path)
-        passage = start_passage(path, seconds, begin="end", model=model, seed=seed, candidates=candidates)
+        passage = start_passage(path, seconds, begin="end", model=model, seed=seed, candidates=candidates, form=FLAT)
     return Take(passage, first_step)

@@ -7,7 +7,7 @@ of the song's own. Knows rows and the network's encoder; samples nothing.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,13 +19,16 @@ from .config import MemoryConfig
 from .constraints import Grammar, Runs
 from .decoding import Task
 from .echoes import Listener
+from .form_plan import SAME, FormPlan, PlannedPhrase
 from .habits import Habits
 from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
+from .phrase_task import Ready, ready, told
+from .phrases import voice_roles
 from .progression import Progression
 from .recalled import Recalled
-from .returns import STILL_TO_ADD, Span, chance_of_return, what_returns
+from .returns import STILL_TO_ADD, Span, chance_of_return, varied, what_returns
 from .stepper import Memory
-from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM, moved
+from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM, moved, sort_rows
 
 MAX_FULL_CHUNKS = 24  # of the song's own chunks kept in full for recall; its latest ones are
 MAX_KNOWN_CHUNKS = 64  # chunks before the seam that are read at all; the opening always is
@@ -102,6 +105,9 @@ class Plan:
     end: str  # "ending": the last chunk lands; "song": the song goes on after it; "loop", "open": it must not land
     final: np.ndarray = field(default_factory=lambda: np.ones(12, bool))  # (12,) pitch classes of a final chord
     sizes: tuple[int, ...] = ()  # bars of each chunk, where they are already decided
+    form: FormPlan | None = None  # phrase by phrase; its phrases are the chunks. None: nothing is planned
+    # (program, instance) of each voice that the form speaks of, (voices, 2)
+    voices: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
 
 class Planner:
@@ -135,13 +141,16 @@ class Planner:
         self.recalled = Recalled(self.habits)
         near = seconds[plan.before - 1 :: -1] if plan.before else seconds[end:]
         self.usual = chunk_bars(near[:MAX_CHUNK_BARS]) if len(near) else plan.new
-        self.sizes = list(plan.sizes) or coming_chunks(seconds[plan.before : end], self.usual)
+        phrases = plan.form.phrases if plan.form else ()
+        self.sizes = [phrase.bars for phrase in phrases] or list(plan.sizes)
+        self.sizes = self.sizes or coming_chunks(seconds[plan.before : end], self.usual)
         self.next_bar = plan.before
         self.left_off: int | None = None  # bar after what came back in the latest chunk, None: that was new
         rows = plan.rows_before
         self.progression = Progression.of(rows, plan.bars.positions[: plan.before])
         self.chance_of_return = chance_of_return(rows, self._spans()) if len(rows) else 0.0
-        self.held, self.programs = self._song_conditions()
+        self.held, self.programs, self.figures = self._song_conditions()
+        self.roles = voice_roles(rows) if plan.form else {}
 
     @property
     def song(self) -> list[KnownChunk]:
@@ -168,10 +177,13 @@ class Planner:
         bar = what_returns(self._spans(), size, self.bars.positions, self.left_off, chance, rng)
         if bar is None:
             return None
-        new = [(chunk.rows, chunk.first_bar) for chunk in self.chunks[self.song_chunks :]]
-        rows = np.concatenate([self.plan.rows_before, *(moved(rows, first) for rows, first in new)])
-        rows = rows[(rows[:, BAR] >= bar) & (rows[:, BAR] < bar + size)]
-        return moved(rows, -bar), bar
+        return self._rows_at(bar, size), bar
+
+    def _rows_at(self, bar: int, bars: int) -> np.ndarray:
+        """What stands in bars [bar, bar + bars) so far, all of the song's own notes; bars counted from there."""
+        new = [c for c in self.chunks[self.song_chunks :] if c.first_bar < bar + bars and c.first_bar + c.bars > bar]
+        rows = np.concatenate([self.plan.rows_before, *(moved(chunk.rows, chunk.first_bar) for chunk in new)])
+        return moved(rows[(rows[:, BAR] >= bar) & (rows[:, BAR] < bar + bars)], -bar)
 
     def _spans(self) -> list[Span]:
         """The chunks so far, as far back as none is missing."""
@@ -210,11 +222,91 @@ class Planner:
         for i in alike[:-keep]:
             self.chunks[i].encoded = None
 
+    # ---- what a plan asks ----
+
+    def next_phrase(self) -> Ready | None:
+        """What the plan asks of the next chunk; None: there is no plan, or all is written."""
+        index = len(self.chunks) - self.song_chunks
+        if self.plan.form is None or index >= len(self.sizes):
+            return None
+        phrase = self.plan.form.phrases[index]
+        playing = {(int(p), int(i)) for p, i in np.argwhere(self.plan.grammar.pitches.any(2))}
+        asked = {(int(p), int(i)) for p, i in self.plan.voices[list(phrase.voices)]} & playing
+        last = index == len(self.sizes) - 1
+        source, fits = self.plan.rows_before[:0], False
+        if phrase.source_bar is not None:
+            source = self._rows_at(phrase.source_bar, phrase.bars)
+            there, here = (self.bars.positions[b : b + phrase.bars] for b in (phrase.source_bar, phrase.first_bar))
+            fits = np.array_equal(there, here)
+        if last and phrase.kind == SAME and self.plan.end in ("song", "loop"):  # it has to lead to what follows
+            phrase = varied(phrase)
+        lands = last and self.plan.end == "ending"
+        return ready(phrase, source, frozenset(asked or playing), self.roles, fits, lands)
+
+    @property
+    def next_size(self) -> int | None:
+        """Bars of the next chunk; None: all is written."""
+        index = len(self.chunks) - self.song_chunks
+        return self.sizes[index] if index < len(self.sizes) else None
+
+    def begins_section(self, phrase: PlannedPhrase) -> bool:
+        """Is the phrase before it, of the plan or of the song, of another section?"""
+        form = self.plan.form
+        sections = {p.first_bar: p.section for p in form.song} if form else {}
+        sections |= {p.first_bar: p.section for p in form.phrases} if form else {}
+        before = max((bar for bar in sections if bar < phrase.first_bar), default=None)
+        return before is None or sections[before] != phrase.section
+
+    def goes_on(self, phrase: PlannedPhrase) -> bool:
+        """Is the phrase after this one a copy of what comes after this one's source?"""
+        after = [p for p in self.plan.form.phrases if p.first_bar > phrase.first_bar][:1] if self.plan.form else []
+        if not after or phrase.source_bar is None:
+            return False
+        return after[0].kind == SAME and after[0].source_bar == phrase.source_bar + phrase.bars
+
+    def _as_planned(self, task: Task, asked: Ready) -> Task:
+        """The task of writing a planned phrase: here what is asked is told, and nothing else plays."""
+        phrase, span = asked.phrase, slice(task.first_bar, task.first_bar + len(task.bar_positions))
+        seconds = float(self.bars.seconds[span].sum())
+        wanted = told(asked, self.figures, float(task.bar_beats.sum()), seconds)
+        of_notes = wanted > 0
+        silent = {(int(p), int(i)) for p, i in np.argwhere(task.grammar.pitches.any(2))} - asked.free
+        programs = np.zeros_like(self.programs)
+        programs[[program for program, _ in asked.voices]] = 1
+        fixed = np.concatenate([task.fixed, thin(asked.standing)])
+        progression = task.progression
+        if self.progression and phrase.source_bar is not None:  # where its source stands in the round
+            progression = self.progression.of_bars(self._origin(phrase.source_bar), phrase.bars)
+        return replace(
+            task,
+            conditions=np.where(of_notes, wanted, task.conditions),
+            programs=programs,
+            grammar=task.grammar.without(silent),
+            fixed=sort_rows(fixed),
+            progression=progression,
+        )
+
+    def _origin(self, bar: int) -> int:
+        """The bar of the song that a bar goes back to, over however many phrases."""
+        for phrase in self.plan.form.phrases[::-1] if self.plan.form else ():
+            if phrase.first_bar <= bar < phrase.first_bar + phrase.bars and phrase.source_bar is not None:
+                bar += phrase.source_bar - phrase.first_bar
+        return bar
+
+    def _chunk_at(self, bar: int, bars: int) -> int | None:
+        """Which chunk shares most bars with [bar, bar + bars); None: none does."""
+        shared = [min(c.first_bar + c.bars, bar + bars) - max(c.first_bar, bar) for c in self.chunks]
+        return int(np.argmax(shared)) if max(shared, default=0) > 0 else None
+
+    # ---- tasks and memory ----
+
     def next_task(self) -> tuple[Task, Memory] | None:
         """What to write next and what may be looked at meanwhile; None when all bars are written."""
+        return None if self.next_size is None else self.task()
+
+    def task(self) -> tuple[Task, Memory]:
+        """What to write next, of bars that are still to be written."""
         index = len(self.chunks) - self.song_chunks
-        if index >= len(self.sizes):
-            return None
         size, first, last = self.sizes[index], self.next_bar, index == len(self.sizes) - 1
         span = slice(first, first + size)
         beats, seconds = self.bars.beats[span], self.bars.seconds[span]
@@ -238,7 +330,11 @@ class Planner:
             fixed=thin(fixed),
             final=self.plan.final if self.plan.end == "ending" and last else None,
         )
-        return task, self._memory(last)
+        asked = self.next_phrase()
+        if asked is None:
+            return task, self._memory(last)
+        source = asked.phrase.source_bar
+        return self._as_planned(task, asked), self._memory(last, None if source is None else (source, size))
 
     def _left(self, index: int) -> int:
         """Chunks to the end of everything, this one included, as the model is told."""
@@ -247,9 +343,9 @@ class Planner:
         return len(self.sizes) - index + (len(self.following) if self.plan.end == "song" else 0)
 
     @torch.inference_mode()
-    def _memory(self, last: bool) -> Memory:
+    def _memory(self, last: bool, source: tuple[int, int] | None = None) -> Memory:
         """The fixed-size memory: recent chunks and the recalled one in full, the one that follows when the `last` chunk
-        is written, and summary rows of others."""
+        is written, and summary rows of others. What is recalled is the chunk at `source` (bar, bars), if any."""
         count = len(self.chunks)
         known = self.chunks + self.following[:1] if last or not count else self.chunks
         room = self.memory.recent_chunks - (1 if len(known) > count else 0)  # as in training
@@ -259,6 +355,13 @@ class Planner:
         # always one of the song's own chunks: what was written may drift, the song does not
         allowed = [i for i in range(self.song_chunks) if i not in recent and self.chunks[i].encoded is not None]
         recalled = recall([c.likeness_set for c in self.chunks], allowed)
+        planned = self._chunk_at(*source) if source else None
+        if planned is not None and planned not in recent:
+            recalled = planned
+            if known[planned].encoded is None:
+                chunk = known[planned]
+                known = [*known]
+                known[planned] = self._encode(chunk.rows, chunk.first_bar, chunk.bars)
         if recalled is not None:
             full.append((recalled, RECALLED))
         shown = {i for i, _ in full}
@@ -273,12 +376,13 @@ class Planner:
         kinds += [torch.full((summaries,), OPENING if i == 0 else SUMMARY) for i in older]
         return self.model.remember(torch.cat(encoded), torch.cat(times), torch.cat(kinds))
 
-    def _song_conditions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Conditions and programs to hold: the song's own, its latest minute before the new music counting most."""
+    def _song_conditions(self) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+        """Conditions and programs to hold: the song's own, its latest minute before the new music counting most; and
+        the figures that the conditions are of."""
         near = self.chunks or self.following
         recent = [c for c in near[-6:] if len(c.rows)] or [c for c in self.song if len(c.rows)]
         if not recent:
-            return np.zeros(len(conditions.CONDITIONS), np.int64), np.zeros(FIELD_SIZES[PROGRAM], np.float32)
+            return np.zeros(len(conditions.CONDITIONS), np.int64), np.zeros(FIELD_SIZES[PROGRAM], np.float32), {}
         figures = []
         for chunk in recent:
             span = slice(chunk.first_bar, chunk.first_bar + chunk.bars)
@@ -289,4 +393,4 @@ class Planner:
             )
         mean = {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
         programs = np.max([conditions.program_vector(c.rows) for c in recent[-3:]], axis=0)
-        return conditions.note_conditions(mean), programs
+        return conditions.note_conditions(mean), programs, mean

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from . import score
+from . import form_strip, score
 from .errors import BadInput
+from .form_strip import Section
 from .libraries import quietly
 
 if TYPE_CHECKING:
@@ -71,13 +72,15 @@ def piano_roll(
     chunk_borders_s: Sequence[float] = (),
     title: str = "",
     bar_times_s: Sequence[float] = (),
+    sections: Sequence[Section] = (),
 ) -> None:
     """Draws a MIDI file as a piano roll of 1760 x 660 pixels, with a lane for the drums beneath.
 
     Every track has its colour. `new_s` are the spans (start, end) of new music: they lie on tinted paper under a dark
     strip that says "new", the rest on white under a pale strip that says "original". `chunk_borders_s` become faint
     lines, `bar_times_s` (the start of every bar, from the first; by default the file's own) bar numbers along the top.
-    Louder notes are stronger. The picture appears only when complete.
+    `sections` (start, end, letter, kind) become a strip of their own above. Louder notes are stronger. The picture
+    appears only when complete.
 
     Raises BadInput for a MIDI file without readable notes, spans that end before they start, a name that does not end
     in .png or a folder that cannot be written to.
@@ -89,13 +92,21 @@ def piano_roll(
     length_s = max([1.0, *notes.end_s, *(end for _, end in spans), *chunk_borders_s])
     bars_s = np.asarray(bar_times_s if len(bar_times_s) else song.grid.seconds, np.float64)
     figure = paper(title)
-    strip, lanes = _lanes(figure, notes, length_s, bool(spans))
+    strip, lanes = _lanes(figure, notes, length_s, bool(spans), bool(sections))
     draw_strip(strip, spans, length_s)
     for lane in lanes:
         draw_tint(lane, spans)
         for border_s in chunk_borders_s:
             lane.axvline(border_s, color="#b4bac4", linewidth=0.7, linestyle=(0, (2, 3)), zorder=1)
-    number_bars(strip, bars_s, length_s)
+    topmost = strip
+    if sections:
+        strip.set_xticks([])
+        bottom = strip.get_position().y1 + 0.004
+        topmost = figure.add_axes((LEFT, bottom, RIGHT - LEFT, form_strip.HEIGHT))
+        form_strip.draw_sections(topmost, sections, length_s, (RIGHT - LEFT) * SIZE_PX[0])
+        topmost.tick_params(labelsize=7.5, length=0, labelcolor=GREY)
+        form_strip.draw_key(figure, RIGHT)
+    number_bars(topmost, bars_s, length_s)
     colours, legend = _colours(notes, spans)
     pixel_s = length_s / SIZE_PX[0]
     _draw_pitched(lanes[0], notes, colours, pixel_s)
@@ -306,10 +317,13 @@ def _numbered(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(numbered)
 
 
-def _lanes(figure: Figure, notes: _Notes, length_s: float, with_strip: bool) -> tuple[Axes, list[Axes]]:
+def _lanes(
+    figure: Figure, notes: _Notes, length_s: float, with_strip: bool, with_sections: bool
+) -> tuple[Axes, list[Axes]]:
     """The strip, the pitched lane and, when the song has drums, a lane for them; with axes, grid and labels."""
     drums, pitches = bool(notes.drum.any()), notes.pitch[~notes.drum]
     bottom, top = 0.255 if drums else 0.075, 0.862 if with_strip else 0.885
+    top -= form_strip.HEIGHT + 0.004 if with_sections else 0
     strip = add_strip(figure, LEFT, top, RIGHT - LEFT, with_strip)
     lanes = [figure.add_axes((LEFT, bottom, RIGHT - LEFT, top - bottom))]
     if drums:

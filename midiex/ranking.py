@@ -13,19 +13,22 @@ Few terms, each zero for a candidate that is just like the song:
     seam        silence before the first note beyond the song's longest silence at a bar line, in bars
     step        how much more density, loudness and register change from the bar before than they do in the song from
                 bar to bar, in the song's own usual changes
+    missing     share of the voices asked for that do not play, where a plan asks
+    source      difference of likeness to the planned source, against what the plan asks
     ending      of the last chunk only: how late in its last bar notes still begin, whether the lowest of the last ones
                 is not the key note, and how much thinner their chord is than those on the song's downbeats
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from . import metrics
 from .chunks import likeness_set
 from .constraints import longest_empty_run, longest_run, most_strikes, reach_of
+from .phrase_task import Voice, likeness, of_voices, voices_in
 from .tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -44,8 +47,9 @@ from .tokens import (
 WEIGHTS = {
     "density": 1.0, "voices": 2.0, "length": 0.5, "harmony": 2.0, "register": 1.0, "loudness": 0.5,
     "rhythm": 1.0, "repetition": 1.0, "seam": 1.0, "step": 0.2,
-    "ending": 1.0,
+    "missing": 2.0, "source": 1.0, "ending": 1.0,
 }  # fmt: skip
+ASKED = ("missing", "source")  # terms that only what a plan asks has
 SILENT_SHARE = 0.2  # of the song's thinnest chunk's density: below it a chunk is silent
 AUDIBLE_STEP = (1.0, 1.0, 1.0)  # onsets, bins of velocity, semitones: smaller changes from bar to bar hardly count
 REST_MARGIN = 1.5  # times the song's longest rest, and no less than a bar
@@ -107,6 +111,42 @@ class Style:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a plan asks of a chunk, where that is not to be like the song's mean."""
+
+    density: float  # notes a second
+    loudness: float  # mean velocity, in bins
+    register: float  # mean pitch of what is no drum; 0: nothing is
+    voices: frozenset[Voice]
+    source: np.ndarray  # (n, 8) rows that it goes back to, bars counted from the chunk's first; may be empty
+    likeness: float | None = None  # to the source, as of phrase_task.likeness
+    begins: bool = False  # a section: it may differ from the bar before as much as it likes
+
+    def style(
+        self, chunks: list[tuple[np.ndarray, int, float]], bar_positions: int, bars: int, seconds: float, whole: Style
+    ) -> Style:
+        """What is usual where this is asked: bounds as loose as the song's `chunks` (as of Style.of) and the source are
+        in these voices, means those of the source if there is one. `whole` is the style of all voices."""
+        mine = [(of_voices(rows, self.voices), bars, seconds) for rows, bars, seconds in chunks]
+        played = [chunk for chunk in mine if len(chunk[0])]
+        there = [(self.source, bars, seconds)] if len(self.source) else []
+        if not played + there:
+            return whole
+        loose, usual = Style.of(played + there, bar_positions), Style.of(there or played, bar_positions)
+        return replace(
+            loose,
+            density=self.density or usual.density,
+            thinnest=min(loose.thinnest, self.density or loose.thinnest),
+            voices=usual.voices,
+            length=usual.length,
+            pitch_classes=usual.pitch_classes,
+            register=self.register or usual.register,
+            loudness=self.loudness if self.loudness > 0 else usual.loudness,
+            rhythm=usual.rhythm,
+        )
+
+
+@dataclass(frozen=True)
 class Before:
     """The chunk before the candidates; without rows when there is none."""
 
@@ -128,6 +168,7 @@ class Fit:
     bars: int  # of the chunk
     seconds: float
     lands: bool = False  # it is the last, and the music is to end in it
+    asked: Asked | None = None  # by a plan; `style` is then what `Asked.style` makes of the song's
 
     def terms(self, rows: np.ndarray) -> dict[str, float]:
         """The terms of a candidate (rows must not be empty)."""
@@ -144,8 +185,31 @@ class Fit:
             "repetition": abs(again - style.neighbour_likeness) if len(self.before.rows) else 0.0,
             "seam": max(0.0, silence_before(rows, self.before) - style.longest_silence) / self.before.bar_positions,
         }
-        found["step"] = _step(rows, self.before, style)
+        found["step"] = 0.0 if self.asked and self.asked.begins else _step(rows, self.before, style)
+        if self.asked:
+            found |= self._asked_terms(rows, self.asked)
         return found | {"ending": _unlike_an_ending(rows, self)} if self.lands else found
+
+    def _asked_terms(self, rows: np.ndarray, asked: Asked) -> dict[str, float]:
+        """How far a candidate is from what a plan asks, beyond what the style tells."""
+        usual = self.style.neighbour_likeness
+        if len(asked.source):  # as like the chunk before as its source would be, if it is to be like it
+            again = metrics.likeness(likeness_set(rows), self.before.likeness_set)
+            share = 0.5 if asked.likeness is None else asked.likeness
+            usual = share * self._source_again + (1 - share) * usual
+            repetition = {"repetition": abs(again - usual) if len(self.before.rows) else 0.0}
+        else:
+            repetition = {}
+        unlike = len(asked.source) > 0 and asked.likeness is not None
+        return repetition | {
+            "missing": len(asked.voices - voices_in(rows)) / max(1, len(asked.voices)),
+            "source": abs(likeness(rows, asked.source) - (asked.likeness or 0.0)) if unlike else 0.0,
+        }
+
+    @property
+    def _source_again(self) -> float:
+        """How like the chunk before the planned source is; 0 without one."""
+        return metrics.likeness(likeness_set(self.asked.source), self.before.likeness_set) if self.asked else 0.0
 
     def faults(self, rows: np.ndarray) -> list[str]:
         """Why a chunk must not be used: "silent" (too thin, bars left empty), "hole" (a rest, at the seam or inside,
@@ -168,8 +232,9 @@ class Fit:
         if is_stuck(rows, style):
             found.append("stuck")
         again = metrics.likeness(likeness_set(rows), before.likeness_set)
+        most_again = max(style.most_neighbour_likeness, self._source_again)  # what a plan asks is no fault
         if (
-            again > max(0.75, style.most_neighbour_likeness + LOOP_MARGIN)
+            again > max(0.75, most_again + LOOP_MARGIN)
             or bars > 2
             and _bar_likeness(rows, bars) > max(0.75, style.most_bar_likeness + LOOP_MARGIN)
         ):

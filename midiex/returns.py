@@ -3,17 +3,21 @@
 Measured over 15 minutes and more of each of 900 songs of 19 kinds of training music, cut into chunks: a chunk that is
 much like (COMES_BACK) as many bars earlier in its song follows a new chunk in 6 of 100 cases, and another such chunk in
 62 of 100, most of which go on where that one left off. Songs whose first three chunks are alike do it most, and all the
-more the longer they are: the fourteenth chunk in 27 of 100, the fourth in 12. Knows rows and bars; knows no network.
+more the longer they are: the fourteenth chunk in 27 of 100, the fourth in 12.
+
+A plan (form_plan.py) says itself what comes back; then only how readily is decided here. Knows rows, bars and plans;
+knows no network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from . import metrics
+from .form_plan import SAME, VARIED, FormPlan, PlannedPhrase
 from .tokens import BAR, moved
 
 COMES_BACK = 0.8  # mean likeness of bars from which music is held to have come back
@@ -26,6 +30,10 @@ _TRUST = 6  # chunks seen that weigh as much as what songs in general do
 _GROWTH, _MOST_CHUNKS = 0.18, 15  # of that chance with every chunk from the fourth on, as far as was measured
 STILL_TO_ADD = 0.4  # of these chances, set on validation songs: new music repeats much without being made to
 OWN_SHARE = 0.5  # of what comes back is the song's own, however much new music there is: it is what the listener knows
+
+VARIED_LIKENESS = 0.6  # to its source, of a phrase that was planned to come back as it was and must not
+LEAST_SAME = 0.05  # of phrases that go back to others are taken to come back as they were where fewer are planned to
+PLANNED = 2_000  # names a plan's random numbers, apart from those of its making
 
 
 @dataclass(frozen=True)
@@ -92,3 +100,25 @@ def what_returns(
         own = rng.random() < OWN_SHARE
         possible = [span for span in possible if span.of_song == own]
     return possible[int(rng.integers(len(possible)))].first_bar
+
+
+def readily(plan: FormPlan, readiness: float) -> FormPlan:
+    """The plan with `readiness` times as many phrases that come back as they were: 0 none, 1 as planned; those that no
+    longer do are varied, and those that do now went back to the same bars before. Decided by the plan's seed."""
+    same = sum(phrase.kind == SAME for phrase in plan.phrases)
+    others = sum(phrase.kind != SAME and phrase.source_bar is not None for phrase in plan.phrases)
+    more = min(1.0, (readiness - 1) * max(same / max(1, others), LEAST_SAME))
+    drawn = np.random.default_rng((plan.seed, PLANNED)).random(len(plan.phrases))
+    phrases = []
+    for phrase, u in zip(plan.phrases, drawn.tolist(), strict=True):
+        if phrase.kind == SAME and u >= readiness:
+            phrase = varied(phrase)
+        elif phrase.kind != SAME and phrase.source_bar is not None and u < more:
+            phrase = replace(phrase, kind=SAME, likeness=1.0, likeness_of={})
+        phrases.append(phrase)
+    return replace(plan, phrases=tuple(phrases))
+
+
+def varied(phrase: PlannedPhrase) -> PlannedPhrase:
+    """The phrase, planned to come back as it was, varied instead."""
+    return replace(phrase, kind=VARIED, likeness=VARIED_LIKENESS, likeness_of={})

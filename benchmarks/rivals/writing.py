@@ -140,4 +140,4 @@ def long_song(network: NoteModel, config: Config, path: Path, seconds: float, se
 
 
 def _open_passage(network: NoteModel, config: Config, path: Path, until_s: float, begin: str, seed: int) -> Passage:
-    return start(path, until_s, begin=begin, open_end=True, model=Model(network, config), seed=seed)
+    return start(path, until_s, begin=begin, open_end=True, model=Model(network, config), seed=seed, form="flat")

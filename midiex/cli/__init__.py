@@ -1,7 +1,8 @@
 """The command line: parsing and printing only. Everything heavy is imported inside the commands.
 
-compose.py holds the commands that write music, perform.py the one that plays while it writes, many.py those for whole
-folders, look.py those that show and render it, learn.py those that train, judge.py those that measure.
+compose.py holds the commands that write music, plan.py the one that plans it, perform.py the one that plays while it
+writes, many.py those for whole folders, look.py those that show and render it, learn.py those that train, judge.py
+those that measure.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import click
 
 from .. import __version__
 from ..errors import MidiexError
-from . import compose, judge, learn, look, many, perform
+from . import compose, judge, learn, look, many, perform, plan
 
 EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
 
@@ -37,6 +38,7 @@ def main() -> None:
     midiex extend song.mid --seconds 300                         five minutes of it, as song_300s.mid
     midiex extend song.mid --audio song.ogg --plot song.png      to listen to and to look at as well
     midiex extend song.mid --keep-ending                         new music in the middle, the song's own ending last
+    midiex plan song.mid                                         what five minutes would be, section by section
     midiex play song.mid --forever                               hear it, composed while it plays
     midiex fill song.mid --from 0:40 --to 1:00 --tracks piano    write a passage anew for some tracks
     midiex insert song.mid --at 1:20 --seconds 30                make room in the middle
@@ -56,6 +58,7 @@ def main() -> None:
 
 for command in (
     *(compose.extend, compose.fill, compose.insert, compose.regenerate),
+    plan.plan,
     perform.play,
     *(many.batch, many.convert),
     *(look.render, look.plot, look.info, look.doctor),

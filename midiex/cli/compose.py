@@ -104,6 +104,12 @@ def _with(*groups: tuple[Callable, ...]) -> Callable:
     type=click.FloatRange(0, 3),
     help="How strictly a progression that the song goes round is kept to: 0 freely, 1 as it does.  [default: 0.8]",
 )
+@click.option(
+    "--form", metavar="LETTERS", help='Sections to come, such as "A B A C A", or flat for no plan.  [default: as fits]'
+)
+@click.option(
+    "--plan", "plan_file", type=click.Path(path_type=Path), help="Keep to this plan: JSON of `midiex plan`, edited."
+)
 @_with(_PLAYERS, _OPTIONS)
 def extend(
     song: Path,
@@ -115,6 +121,8 @@ def extend(
     open_end: bool,
     returns: float | None,
     progression: float | None,
+    form: str | None,
+    plan_file: Path | None,
     solo: tuple[str, ...],
     mute: tuple[str, ...],
     drums: bool | None,
@@ -128,15 +136,22 @@ def extend(
     midiex extend song.mid --keep-ending --exact              new music, then the song's own ending, on the second
     midiex extend song.mid --from bar:17 --solo piano         go on from bar 17, with the piano alone
     midiex extend theme.mid --loop -s 120                     the end leads back to the beginning
+    midiex extend song.mid --form "A B A C A"                 these sections, A and B as in `midiex info song.mid`
+    midiex plan song.mid --json > plan.json                   the plan alone; edit it, and then
+    midiex extend song.mid --plan plan.json                   music that keeps to it
     midiex extend song.mid --takes 3 --audio long.ogg         three of them, long_1.ogg the best by midiex's own ranking
     """
     from ..extend import start
+    from ..outline import is_flat, read_plan
+
+    is_flat(form)  # better to know now than when the network is loaded
+    plan = None if plan_file is None else read_plan(plan_file)
 
     def begun(model: Model, seed: int, temperature: float | None) -> Passage:
         return start(
             song, seconds, begin=begin, keep_ending=keep_ending, exact=exact, loop=loop, open_end=open_end,
             returns=returns, progression=progression, solo=solo, mute=mute, drums=drums, model=model, seed=seed,
-            temperature=temperature,
+            temperature=temperature, form=form, plan=plan,
         )  # fmt: skip
 
     reports = _compose(song, f"{seconds:g}s", begun, Wanted(**wanted))
@@ -276,11 +291,14 @@ def _finish(passage: Passage, targets: dict[str, Path], wanted: Wanted) -> dict[
             render_audio(out, targets["audio"], wanted.soundfont, progress=bar.to)
     if "plot" in targets:
         from ..plots import piano_roll
+        from ..provenance import sections_s
+        from ..score import read
 
         borders = [chunk.start_s for chunk in passage.written]
         bars = passage.line.grid.seconds.tolist()
         new_s = [(passage.start_s, passage.end_s)]
-        piano_roll(out, targets["plot"], new_s, borders, passage.song.path.stem, bars)
+        form = sections_s(read(out))
+        piano_roll(out, targets["plot"], new_s, borders, passage.song.path.stem, bars, form)
     return passage.report() | {name: str(path) for name, path in targets.items()}
 
 

@@ -112,6 +112,7 @@ def plot(midi: Path, png: Path | None, kind: str | None) -> None:
     midiex plot song_300s.mid mood.png --mood
     """
     from .. import plots, provenance, structure
+    from ..describe import form_of
     from ..score import read
 
     png = png or midi.with_name(f"{midi.stem}{'_' + kind if kind else ''}.png")
@@ -130,7 +131,13 @@ def plot(midi: Path, png: Path | None, kind: str | None) -> None:
             for note in provenance.notes_in(song)
             for offset, _, _ in note.chunks
         ]
-        plots.piano_roll(midi, png, new_s, borders, midi.stem, grid.seconds.tolist())
+        sections = provenance.sections_s(song)
+        if not new_s:  # nobody has said, but it can be told
+            sections = [
+                (float(grid.seconds[part["bars"][0] - 1]), float(grid.seconds[part["bars"][1]]), part["section"], "")
+                for part in form_of(song)
+            ]
+        plots.piano_roll(midi, png, new_s, borders, midi.stem, grid.seconds.tolist(), sections)
     click.echo(f"{png}: {song.length_s:.1f} s, {len(song.grid)} bars")
 
 
@@ -138,7 +145,7 @@ def plot(midi: Path, png: Path | None, kind: str | None) -> None:
 @file_argument("song")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def info(song: Path, as_json: bool) -> None:
-    """Tell what is in SONG: length, bars, tempo and meter map, instruments, key, chunks, mood.
+    """Tell what is in SONG: length, bars, tempo and meter map, instruments, key, form, chunks, mood.
 
     \b
     midiex info song.mid
@@ -164,6 +171,7 @@ def _info_lines(found: dict) -> list[str]:
         f"meter   {_map([(m['at_s'], m['meter']) for m in meters])}",
         f"key     {found['key'] or 'none (drums only)'} (fit {found['key_fit']:.2f})",
         f"mood    arousal {mood['arousal']:+.1f}, valence {mood['valence']:+.1f} ({mood['note']})",
+        f"form    {_form(found['form'])}",
         f"ending  {ending}",
         f"chunks  {len(found['chunks'])} of {', '.join(map(str, sorted({c['bars'] for c in found['chunks']})))} bars",
     ]
@@ -174,6 +182,12 @@ def _info_lines(found: dict) -> list[str]:
             f"{voice['notes']} notes, {voice['lowest']} to {voice['highest']}"
         )
     return lines
+
+
+def _form(form: list[dict], most: int = 24) -> str:
+    """A 1-8, B 9-24 and so on."""
+    shown = ", ".join(f"{part['section']} {part['bars'][0]}-{part['bars'][1]}" for part in form[:most])
+    return (shown or "none") + (f", and {len(form) - most} more sections" if len(form) > most else "")
 
 
 def _map(points: list[tuple[float, str]], most: int = 6) -> str:

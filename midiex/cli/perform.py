@@ -27,6 +27,7 @@ _SHARED = (
     "open_end",
     "returns",
     "progression",
+    "form",
     "solo",
     "mute",
     "drums",

@@ -1,0 +1,177 @@
+"""A planned phrase made ready to be written: what of its source stands, who plays beside it, what the network is told.
+
+Also what a phrase that is written came to, beside what was asked. Knows rows and phrases of a plan; knows no network,
+no files and no candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import conditions, metrics
+from .form_plan import HARMONY, NEW, NEW_LEAD, SAME, VARIED, PlannedPhrase
+from .tokens import (
+    BAR,
+    DRUM_PROGRAM,
+    DURATION,
+    DURATIONS,
+    DURATIONS_PER_BEAT,
+    INSTANCE,
+    PITCH,
+    POSITION,
+    PROGRAM,
+    VELOCITY,
+    VELOCITY_STEP,
+)
+
+Voice = tuple[int, int]  # program, instance
+
+STANDS = 0.8  # a role that is to be at least so like its source stands as it was there
+_SIXTEENTH = 3  # positions
+_HALF_POSITION = DURATIONS_PER_BEAT // 12  # of a duration's units in a position
+# Which roles stand first where only the likeness of the whole is asked: those that give a section its face.
+_STAND_FIRST = ("drums", "bass", "chords", "lead")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is to be done for one phrase. Rows (n, 8) count bars from the phrase's first."""
+
+    phrase: PlannedPhrase
+    kind: str  # what it is written as: "varied" where a copy was planned but the meter is another
+    source: np.ndarray  # of the bars it goes back to, what the phrase's voices play there; may be empty
+    standing: np.ndarray  # of those, what stands as it is
+    voices: frozenset[Voice]  # who plays in it
+    free: frozenset[Voice]  # for whom notes are written
+
+    @property
+    def is_copy(self) -> bool:
+        return self.kind == SAME
+
+
+def voices_in(rows: np.ndarray) -> set[Voice]:
+    """The voices (program, instance) of rows (n, 8)."""
+    return {(int(program), int(instance)) for program, instance in np.unique(rows[:, [PROGRAM, INSTANCE]], axis=0)}
+
+
+def of_voices(rows: np.ndarray, voices: Collection[Voice]) -> np.ndarray:
+    """The rows (n, 8) that these voices play."""
+    wanted = np.array([program * 256 + instance for program, instance in voices], np.int64)
+    return rows[np.isin(rows[:, PROGRAM].astype(np.int64) * 256 + rows[:, INSTANCE], wanted)]
+
+
+def ready(
+    phrase: PlannedPhrase,
+    source: np.ndarray,
+    asked: frozenset[Voice],
+    roles: Mapping[Voice, str],
+    fits: bool,
+    lands: bool,
+) -> Ready:
+    """`source` (n, 8) are all rows of the bars it goes back to, `asked` the voices that are to play and can.
+
+    Where the meter does not fit (`fits` is False) or the music is to end in the phrase (`lands`), nothing of the source
+    can stand: it is written anew, with the source to go by.
+    """
+    source = of_voices(source, asked)
+    if phrase.source_bar is None or not len(source):
+        return Ready(phrase, NEW, source[:0], source[:0], asked, asked)
+    there = voices_in(source)
+    stay: set[Voice] = set()
+    kind = phrase.kind
+    if not fits or lands:
+        kind = VARIED if kind == SAME else kind
+    elif kind == SAME:
+        stay = there
+    elif kind == NEW_LEAD:
+        stay = there - leads(source, roles)
+    elif kind == HARMONY:
+        stay = {voice for voice in there if roles.get(voice) == "bass"}
+    elif kind == VARIED:
+        stay = _standing(phrase, source, roles)
+    free = asked - stay
+    if stay and not free:  # there is nobody to write for: the song has one texture only
+        free, stay = (frozenset(), stay) if kind == SAME else (asked, set())
+    return Ready(phrase, kind, source, of_voices(source, stay), asked, frozenset(free))
+
+
+def leads(source: np.ndarray, roles: Mapping[Voice, str]) -> set[Voice]:
+    """The voices of rows (n, 8) that carry the tune: those of that role, else the highest tuned one, else the drums."""
+    there = voices_in(source)
+    found = {voice for voice in there if roles.get(voice) == "lead"}
+    tuned = {voice for voice in there if voice[0] != DRUM_PROGRAM}
+    if found or not tuned:
+        return found or there
+    return {max(sorted(tuned), key=lambda voice: float(of_voices(source, [voice])[:, PITCH].mean()))}
+
+
+def _standing(phrase: PlannedPhrase, source: np.ndarray, roles: Mapping[Voice, str]) -> set[Voice]:
+    """Voices that stand in a varied phrase: those of roles that are to be much like their source, and of the others as
+    many as make the whole as like it as it is to be, the likest roles first, else drums and bass. One at least is
+    written."""
+    there = voices_in(source)
+    rank = {role: (-phrase.likeness_of.get(role, 0.0), number) for number, role in enumerate(_STAND_FIRST)}
+    order = sorted(there, key=lambda voice: (rank[roles.get(voice, "chords")], voice))
+    least = sum(phrase.likeness_of.get(roles.get(voice, "chords"), 0.0) >= STANDS for voice in order)
+    shares = np.cumsum([0, *(len(of_voices(source, [voice])) for voice in order)]) / len(source)
+    asked = phrase.likeness or 0.0  # of notes in common among those of both; what is written shares few
+    nearest = int(np.abs(shares - 2 * asked / (1 + asked)).argmin())
+    stay = set(order[: max(least, nearest)])
+    return stay - leads(source, roles) if stay == there else stay
+
+
+def joined(rows: np.ndarray, bar_positions: np.ndarray) -> np.ndarray:
+    """Rows (n, 8) of a chunk in bars of `bar_positions` (bars,) with no note ringing over its end."""
+    starts = np.concatenate([[0], np.cumsum(bar_positions)])
+    left = (starts[-1] - starts[rows[:, BAR]] - rows[:, POSITION]) * _HALF_POSITION
+    longest = np.searchsorted(DURATIONS, left, side="right") - 1
+    rows = rows.copy()
+    tuned = rows[:, PROGRAM] != DRUM_PROGRAM
+    rows[tuned, DURATION] = np.minimum(rows[:, DURATION], longest.clip(0))[tuned]
+    return rows
+
+
+def told(ready: Ready, usual: Mapping[str, float], beats: float, seconds: float) -> np.ndarray:
+    """Conditions (11,) of notes for a phrase, 0 where nothing is known: the density, loudness and register asked, and
+    mode and mood as they are in its source or, without one, `usual` (figures as of `conditions.features`)."""
+    phrase = ready.phrase
+    figures = dict(conditions.features(ready.source, beats, seconds) if len(ready.source) else usual)
+    if not figures:
+        return np.zeros(len(conditions.CONDITIONS), np.int64)
+    asked = {"density": phrase.density, "velocity": phrase.loudness, "register": phrase.register}
+    asked = {name: value or figures[name] for name, value in asked.items()}
+    figures["arousal"] += _arousal(asked) - _arousal(figures)
+    tuned = any(program != DRUM_PROGRAM for program, _ in ready.voices)
+    return conditions.note_conditions(figures | asked | {"tuned": float(tuned)})
+
+
+def _arousal(figures: Mapping[str, float]) -> float:
+    """As far as density and loudness make it."""
+    return metrics.arousal(figures["density"], 0.3, figures["velocity"])
+
+
+def likeness(rows: np.ndarray, source: np.ndarray) -> float:
+    """The share of notes that a phrase and its source (rows, bars counted from the first of each) have in common: equal
+    in bar, sixteenth, voice and pitch (Jaccard, 0 to 1)."""
+    return metrics.likeness(_note_set(rows), _note_set(source))
+
+
+def _note_set(rows: np.ndarray) -> np.ndarray:
+    r = rows.astype(np.int64)
+    sixteenth = (r[:, POSITION] + _SIXTEENTH // 2) // _SIXTEENTH
+    return (((r[:, BAR] * 64 + sixteenth) * 256 + r[:, PROGRAM]) * 8 + r[:, INSTANCE]) * 256 + r[:, PITCH]
+
+
+def figures_of(rows: np.ndarray, seconds: float) -> dict[str, float]:
+    """Density (notes a second), loudness (mean velocity) and register (mean pitch of what is no drum; 0: nothing is) of
+    rows (n, 8): what a plan asks for."""
+    tuned = rows[rows[:, PROGRAM] != DRUM_PROGRAM, PITCH]
+    velocity = rows[:, VELOCITY] * VELOCITY_STEP + VELOCITY_STEP / 2
+    return {
+        "density": len(rows) / max(seconds, 1e-3),
+        "loudness": float(velocity.mean()) if len(rows) else 0.0,
+        "register": float(tuned.mean()) if len(tuned) else 0.0,
+    }
