@@ -1,4 +1,4 @@
-"""Form, staying power, seams and mood of hand-made music whose figures are known."""
+"""Repetition, staying power, seams and mood of hand-made music whose figures are known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from songs import rows_of
 
-from midiex.evaluation import form, mood, seam, staying
+from midiex.evaluation import mood, repetition, seam, staying
 from midiex.evaluation.excerpts import Excerpt
 from midiex.tokens import BAR, DRUM_PROGRAM, PITCH, PROGRAM, VELOCITY, sort_rows
 
@@ -38,54 +38,54 @@ def wild(bars: int, notes_per_bar: int = 6, seed: int = 0) -> Excerpt:
     return excerpt(random_rows(np.random.default_rng(seed), notes_per_bar * bars, bars), bars)
 
 
-# ---- form -----------------------------------------------------------------------------------------------------------
+# ---- repetition -----------------------------------------------------------------------------------------------------
 
 
 def test_similarity_of_a_loop_is_one_at_its_period_and_its_multiples() -> None:
-    found = form.similarity_by_lag(loop(10))
+    found = repetition.similarity_by_lag(loop(10))
     assert list(found) == [1, 2, 4, 8, 16, 32]
     assert [found[lag] for lag in (4, 8, 16, 32)] == [1, 1, 1, 1]
     assert found[1] == found[2] == 0
-    assert math.isnan(form.similarity_by_lag(loop(2))[8])
+    assert math.isnan(repetition.similarity_by_lag(loop(2))[8])
 
 
 def test_similarity_error_is_of_means_and_the_paired_one_of_songs() -> None:
     ours, real = [{1: 0.2, 4: 0.9}, {1: 0.8, 4: 0.9}], [{1: 0.8, 4: 0.5}, {1: 0.2, 4: math.nan}]
-    assert form.similarity_error(ours, real) == pytest.approx({1: 0.0, 4: 0.4})
-    assert form.paired_similarity_error(ours, real) == pytest.approx({1: 0.6, 4: 0.4})
-    assert math.isnan(form.similarity_error([{8: math.nan}], [{8: 0.5}])[8])
-    assert form.similarity_error([], real) == {}
+    assert repetition.similarity_error(ours, real) == pytest.approx({1: 0.0, 4: 0.4})
+    assert repetition.paired_similarity_error(ours, real) == pytest.approx({1: 0.6, 4: 0.4})
+    assert math.isnan(repetition.similarity_error([{8: math.nan}], [{8: 0.5}])[8])
+    assert repetition.similarity_error([], real) == {}
 
 
 def test_longest_repeat_ends_before_it_comes_back() -> None:
-    assert form.longest_repeat_bars(loop(8)) == 16
-    assert form.longest_repeat_bars(loop(3)) == 4  # eight bars later only half as many are left
-    assert form.longest_repeat_bars(loop(1)) == 0
-    assert form.longest_repeat_bars(quarters([60, 0, 0, 0] + [0] * 24)) == 0  # rests are no music that comes back
-    assert form.longest_repeat_bars(quarters(TUNE + (50, 51, 53, 58) + TUNE[:12])) == 3
-    assert form.longest_repeat_bars(quarters(TUNE + tuple(p + 1 for p in TUNE))) == 0
+    assert repetition.longest_repeat_bars(loop(8)) == 16
+    assert repetition.longest_repeat_bars(loop(3)) == 4  # eight bars later only half as many are left
+    assert repetition.longest_repeat_bars(loop(1)) == 0
+    assert repetition.longest_repeat_bars(quarters([60, 0, 0, 0] + [0] * 24)) == 0  # rests are no music that comes back
+    assert repetition.longest_repeat_bars(quarters(TUNE + (50, 51, 53, 58) + TUNE[:12])) == 3
+    assert repetition.longest_repeat_bars(quarters(TUNE + tuple(p + 1 for p in TUNE))) == 0
 
 
 def test_a_loop_compresses_to_its_pattern_and_the_shifts() -> None:
     # COSIATEC on eight times four bars can do no worse than the four bars once and seven shifts
-    assert form.compression_ratio(loop(8)) >= 128 / (16 + 7)
-    assert form.compression_ratio(loop(8)) > form.compression_ratio(loop(2)) > 1
+    assert repetition.compression_ratio(loop(8)) >= 128 / (16 + 7)
+    assert repetition.compression_ratio(loop(8)) > repetition.compression_ratio(loop(2)) > 1
 
 
 def test_compression_sees_transposed_copies_and_not_chance() -> None:
     sequence = [p + 12 * k for k in range(2) for p in TUNE]
     shuffled = np.random.default_rng(0).permutation(np.arange(36, 68)).tolist()
-    assert form.compression_ratio(quarters(sequence)) >= 32 / 17
-    assert form.compression_ratio(quarters(sequence)) > 1.2 * form.compression_ratio(quarters(shuffled))
+    assert repetition.compression_ratio(quarters(sequence)) >= 32 / 17
+    assert repetition.compression_ratio(quarters(sequence)) > 1.2 * repetition.compression_ratio(quarters(shuffled))
 
 
 def test_compression_of_what_never_recurs_is_one() -> None:
-    assert form.compression_ratio(quarters([60, 0, 0, 0])) == 1
-    assert math.isnan(form.compression_ratio(quarters([0] * 4)))
-    assert math.isnan(form.compression_ratio(excerpt(rows_of(), 0)))
+    assert repetition.compression_ratio(quarters([60, 0, 0, 0])) == 1
+    assert math.isnan(repetition.compression_ratio(quarters([0] * 4)))
+    assert math.isnan(repetition.compression_ratio(excerpt(rows_of(), 0)))
     drums = rows_of((0, 0, DRUM_PROGRAM, 36), (0, 12, DRUM_PROGRAM, 38), (0, 24, DRUM_PROGRAM, 42))
     tuned = rows_of((1, 0, 0, 100), (1, 12, 0, 102), (1, 24, 0, 106))  # the drums' shape, but drums are no notes
-    assert form.compression_ratio(excerpt(sort_rows(np.concatenate([drums, tuned])), 2)) == 1
+    assert repetition.compression_ratio(excerpt(sort_rows(np.concatenate([drums, tuned])), 2)) == 1
 
 
 @settings(max_examples=15, deadline=None)
@@ -96,15 +96,15 @@ def test_compression_is_never_below_one_nor_moved_by_the_key(seed: int, bars: in
     rows = sort_rows(rows)
     higher = rows.copy()
     higher[higher[:, PROGRAM] != DRUM_PROGRAM, PITCH] += up
-    ratio = form.compression_ratio(excerpt(rows, bars))
+    ratio = repetition.compression_ratio(excerpt(rows, bars))
     assert ratio >= 1
-    assert form.compression_ratio(excerpt(higher, bars)) == ratio
+    assert repetition.compression_ratio(excerpt(higher, bars)) == ratio
 
 
 def test_dense_music_is_encoded_stretch_by_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
-    halves = [form.compression_ratio(loop(8).part(a, a + 16)) for a in (0, 16)]
-    monkeypatch.setattr(form, "MOST_POINTS", 64)
-    assert form.compression_ratio(loop(8)) == pytest.approx(halves[0]) == pytest.approx(halves[1])
+    halves = [repetition.compression_ratio(loop(8).part(a, a + 16)) for a in (0, 16)]
+    monkeypatch.setattr(repetition, "MOST_POINTS", 64)
+    assert repetition.compression_ratio(loop(8)) == pytest.approx(halves[0]) == pytest.approx(halves[1])
 
 
 # ---- staying power --------------------------------------------------------------------------------------------------
