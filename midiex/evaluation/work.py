@@ -24,6 +24,7 @@ from .ngram import NGram
 FIELD_NAMES = [FIELDS[f] for f in HEAD_ORDER]
 FEWEST_CHUNKS = 2  # of a window in which anything is foreseen
 QUESTIONS = 2  # a song
+WRITERS = ("ours", "ngram", "loop", "repeat")  # of a minute after a prompt
 MOOD_S = 300.0  # of long music over which its mood is to hold
 
 
@@ -68,11 +69,13 @@ class Heard:
     ours: writers.Written
     ngram: Excerpt | None
     loop: Excerpt
+    repeat: Excerpt
     rest: Excerpt | None = None  # of the song, where ours is long
 
     def music(self, writer: str) -> Excerpt | None:
         """The minute of a writer; "real" is the song's own a minute later."""
-        return {"ours": self.ours.music, "ngram": self.ngram, "loop": self.loop, "real": self.beyond}[writer]
+        written = {"ours": self.ours.music, "ngram": self.ngram, "loop": self.loop, "repeat": self.repeat}
+        return (written | {"real": self.beyond})[writer]
 
 
 def is_usable(job: Job) -> bool:
@@ -95,7 +98,8 @@ def continue_song(job: Job) -> Heard | None:
     if tools.ngram is not None and job.long_s is None:
         ngram = tools.ngram.continue_(cut.prompt, truth.bar_beats, truth.bar_s, job.seed)
     return Heard(
-        job.source, job.path, job.seed, cut.prompt, truth, cut.beyond, ours, ngram, writers.loop(cut, truth),
+        job.source, job.path, job.seed, cut.prompt, truth, cut.beyond, ours, ngram,
+        writers.loop(cut.prompt, truth), writers.repeat(cut.prompt, truth),
         rest=cut.after(MOOD_S) if job.long_s else None,
     )  # fmt: skip
 
@@ -122,7 +126,7 @@ def judge(heard: Heard) -> Judged:
     found: dict[tuple[str, str], float] = {}
     overlaps: dict[str, dict[str, float]] = {}
     real_form = repetition.similarity_by_lag(heard.truth)
-    for writer in ("ours", "ngram", "loop", "real"):
+    for writer in (*WRITERS, "real"):
         music = heard.music(writer)
         if music is None or not len(music.rows):
             continue
@@ -134,7 +138,7 @@ def judge(heard: Heard) -> Judged:
     if ("overlap", "real") in found:  # the song's own likeness to itself is the ceiling
         for writer in overlaps:
             found["overlap_share", writer] = found["overlap", writer] / found["overlap", "real"]
-    for writer, music in [*((w, heard.music(w)) for w in ("ours", "ngram", "loop")), ("real", heard.truth)]:
+    for writer, music in [*((w, heard.music(w)) for w in WRITERS), ("real", heard.truth)]:
         if music is None or not len(music.rows):
             continue
         found["compression", writer] = repetition.compression_ratio(music)
