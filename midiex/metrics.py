@@ -102,9 +102,19 @@ def bar_likeness(rows: np.ndarray, bars: int, bars_per_cell: int = 1) -> np.ndar
     cells = -(-bars // bars_per_cell)
     rows = rows[rows[:, BAR] < bars].astype(np.int64)
     sixteenth = (rows[:, POSITION] + _SIXTEENTH // 2) // _SIXTEENTH + 64 * (rows[:, BAR] % bars_per_cell)
-    note = np.unique((sixteenth * 256 + rows[:, PROGRAM]) * 256 + rows[:, PITCH], return_inverse=True)[1]
-    pairs = np.unique(note * cells + rows[:, BAR] // bars_per_cell)  # each note once a cell
-    note, cell = pairs // cells, pairs % cells
+    note = (sixteenth * 256 + rows[:, PROGRAM]) * 256 + rows[:, PITCH]
+    shared = in_common(note, rows[:, BAR] // bars_per_cell, cells)
+    counts = np.diagonal(shared)
+    together = counts[:, None] + counts[None, :] - shared
+    return np.divide(shared, np.maximum(together, 1, out=together), out=shared)
+
+
+def in_common(note: np.ndarray, cell: np.ndarray, cells: int) -> np.ndarray:
+    """How many different notes each two cells share, shape (cells, cells) float32 of whole numbers; on the diagonal
+    how many a cell has. `note` (n,) are integers that tell notes apart, `cell` (n,) where each stands, from 0."""
+    note = np.unique(note, return_inverse=True)[1]
+    pairs = np.unique(note * cells + cell)  # each note once a cell
+    note, cell = pairs // max(cells, 1), pairs % max(cells, 1)
     counts = np.bincount(cell, minlength=cells).astype(np.float32)
     often = np.bincount(note)[note] > 1 if len(note) else np.zeros(0, bool)  # the others are shared with no cell
     note, cell = np.unique(note[often], return_inverse=True)[1], cell[often]
@@ -115,6 +125,4 @@ def bar_likeness(rows: np.ndarray, bars: int, bars_per_cell: int = 1) -> np.ndar
         present[cell[block], note[block] - first] = 1
         shared += present @ present.T
     np.fill_diagonal(shared, counts)
-    together = counts[:, None] + counts[None, :]
-    together -= shared
-    return np.divide(shared, np.maximum(together, 1, out=together), out=shared)
+    return shared

@@ -1,8 +1,10 @@
-"""Form, staying power, seams and mood of hand-made music whose figures are known."""
+"""Form of hand-made music whose figures are known, and of random music counted note by note."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pytest
@@ -11,259 +13,158 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from songs import rows_of
 
-from midiex.evaluation import form, mood, seam, staying
+from midiex.evaluation import form
 from midiex.evaluation.excerpts import Excerpt
-from midiex.tokens import BAR, DRUM_PROGRAM, PITCH, PROGRAM, VELOCITY, sort_rows
+from midiex.tokens import (
+    BAR,
+    DRUM_PROGRAM,
+    INSTANCE,
+    MICRO,
+    MICRO_CENTER,
+    PITCH,
+    POSITION,
+    PROGRAM,
+    VELOCITY,
+    moved,
+    sort_rows,
+)
+
+VERSE = [(bar, 12 * beat, 0, 60 + bar + beat) for bar in range(4) for beat in range(4)]
+CHORUS = [(bar, 6 * eighth, program, 70 - eighth) for bar in range(4) for eighth in range(8) for program in (32, 40)]
+
+
+def song_of(*sections: Sequence[tuple[int, int, int, int]]) -> Excerpt:
+    """Sections of four bars, one after another."""
+    rows = [moved(rows_of(*notes), 4 * k) for k, notes in enumerate(sections)]
+    bars = 4 * len(sections)
+    return Excerpt(np.concatenate(rows), np.full(bars, 4.0), np.full(bars, 2.0))
+
+
+def random_music(seed: int, bars: int) -> Excerpt:
+    """Random bars of which a third are earlier ones again."""
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, 5 * bars, bars)
+    for bar in range(4, bars):
+        if rng.random() < 0.33:
+            like = int(rng.integers(0, bar))
+            rows = np.concatenate([rows[rows[:, BAR] != bar], moved(rows[rows[:, BAR] == like], bar - like)])
+    return Excerpt(sort_rows(rows), np.full(bars, 4.0), rng.uniform(1.5, 2.5, bars))
+
+
+def counted(song: Excerpt, first: int, last: int) -> dict[str, float]:
+    """The figures, note by note."""
+    notes: list[set[Hashable]] = [set() for _ in range(song.bars)]
+    held = [defaultdict[Hashable, float](float) for _ in range((last - first) // 4)]
+    played = [defaultdict[Hashable, int](int) for _ in held]
+    for row in song.rows.tolist():
+        part = max(0.0, (row[POSITION] * 8 + row[MICRO] - MICRO_CENTER) / 384)
+        voice, drum = (row[PROGRAM], row[INSTANCE]), row[PROGRAM] == DRUM_PROGRAM
+        notes[row[BAR]].add((*voice, row[PITCH], round(part * 48)))
+        block, bar = divmod(row[BAR] - first, 4)
+        if 0 <= block < len(held):
+            held[block]["sound", drum, row[PITCH] if drum else row[PITCH] % 12] += 1
+            held[block]["onset", voice, int((bar + part) * 4)] += 1
+            played[block][voice] += 1
+    lasts = [float(song.bar_s[first + 4 * k : first + 4 * k + 4].sum()) for k in range(len(held))]
+    size = [math.sqrt(sum(v * v for v in one.values())) or 1.0 for one in held]
+    alike = [
+        [sum(v * b.get(k, 0.0) for k, v in a.items()) / sa / sb for b, sb in zip(held, size, strict=True)]
+        for a, sa in zip(held, size, strict=True)
+    ]
+    pairs = [alike[i][j] for i in range(len(held)) for j in range(i + 1, len(held))]
+    neighbours = [alike[i][i + 1] for i in range(len(held) - 1)]
+    density = np.array([sum(p.values()) / s for p, s in zip(played, lasts, strict=True)])
+    voices = {v for p in played for v in p}
+    rates = [np.array([p.get(v, 0) / s for p, s in zip(played, lasts, strict=True)]) for v in voices]
+    rates = [r for r in rates if r.mean() > 0.05]
+
+    def jaccard(a: int, b: int) -> float:
+        return len(notes[a] & notes[b]) / max(1, len(notes[a] | notes[b]))
+
+    best = np.array([
+        max([sum(jaccard(start + i, at + i) for i in range(4)) / 4 for at in range(start - 3)] or [0.0])
+        for start in range(first, first + 4 * len(held), 4)
+    ])  # fmt: skip
+    return {
+        "dens_cv": float(density.std() / density.mean()), "contrast": 1 - float(np.percentile(pairs, 5)),
+        "adj_mean": float(np.mean(neighbours)), "adj_sd": float(np.std(neighbours)),
+        "track_cv": float(np.mean([r.std() / r.mean() for r in rates])),
+        "sets": len({frozenset(p) for p in played}), "phrase_best": float(best.mean()),
+        "returns_5": float((best >= 0.5).mean()), "returns_8": float((best >= 0.8).mean()),
+    }  # fmt: skip
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 9), st.integers(16, 27))
+def test_figures_are_those_counted_note_by_note(seed: int, first: int, bars: int) -> None:
+    song = random_music(seed, first + bars)
+    found, own = form.figures(song, first, first + bars), counted(song, first, first + bars)
+    assert list(found) == list(form.FIGURES)
+    assert found == {name: pytest.approx(value, abs=1e-6) for name, value in own.items()}
+
+
+def test_a_loop_is_all_alike_and_all_comes_back() -> None:
+    found = form.figures(song_of(*[VERSE] * 6), 4, 24)
+    assert found == pytest.approx({
+        "dens_cv": 0, "contrast": 0, "adj_mean": 1, "adj_sd": 0, "track_cv": 0, "sets": 1, "phrase_best": 1,
+        "returns_5": 1, "returns_8": 1,
+    })  # fmt: skip
+
+
+def test_sections_that_differ_are_contrast() -> None:
+    song = song_of(VERSE, CHORUS, VERSE, CHORUS, VERSE, VERSE)
+    found = form.figures(song, 8, 24)
+    assert found["sets"] == 2
+    assert found["dens_cv"] > 0.5 and found["contrast"] > 0.4 and found["adj_sd"] > 0.2
+    assert found["returns_8"] == 1
 
-QUARTER, WHOLE = 20, 36  # duration indices
-TUNE = (60, 64, 67, 72, 62, 65, 69, 74, 64, 67, 71, 76, 57, 60, 64, 69)  # four bars of quarters
 
+def test_what_stood_before_the_stretch_counts_for_returns_alone() -> None:
+    """The prompt's music comes back, not that which overlaps the phrase itself."""
+    others = [[(bar, at, program, p + k) for bar, at, program, p in VERSE] for k in (12, 24, 36)]
+    song = song_of(VERSE, CHORUS, CHORUS, *others, VERSE)
+    assert form.best_returns(song, np.arange(0, 28, 4)).tolist() == pytest.approx([0, 0, 1, 0, 0, 0, 1])
+    alone = song.part(12, 28)
+    assert form.figures(song, 12, 28)["returns_5"] == 0.25
+    assert form.figures(alone, 0, 16)["returns_5"] == 0
+    for name in ("dens_cv", "contrast", "adj_sd", "track_cv", "sets"):
+        assert form.figures(song, 12, 28)[name] == pytest.approx(form.figures(alone, 0, 16)[name])
 
-def excerpt(rows: np.ndarray, bars: int, bar_s: float = 2.0) -> Excerpt:
-    return Excerpt(rows, np.full(bars, 4.0), np.full(bars, bar_s))
 
+def test_a_phrase_may_come_back_from_any_bar() -> None:
+    song = song_of(CHORUS, VERSE, CHORUS)
+    late = Excerpt(moved(song.rows, 3), np.full(15, 4.0), np.full(15, 2.0))
+    assert form.best_returns(late, np.array([11])).tolist() == [1.0]
 
-def quarters(pitches: list[int] | tuple[int, ...], program: int = 0, duration: int = QUARTER) -> Excerpt:
-    """Bars of four quarters; a pitch of 0 is a rest."""
-    notes = [(i // 4, 12 * (i % 4), program, p, duration) for i, p in enumerate(pitches) if p]
-    return excerpt(rows_of(*notes), len(pitches) // 4)
 
+def test_louder_music_is_the_same_music() -> None:
+    song = random_music(3, 24)
+    louder = song.rows.copy()
+    louder[:, VELOCITY] = 31
+    assert form.figures(Excerpt(louder, song.bar_beats, song.bar_s), 4, 24) == form.figures(song, 4, 24)
 
-def loop(times: int) -> Excerpt:
-    return quarters(TUNE * times)
 
+def test_short_music_has_no_form() -> None:
+    found = form.figures(song_of(*[VERSE] * 5), 8, 20)
+    assert list(found) == list(form.FIGURES) and all(math.isnan(value) for value in found.values())
 
-def wild(bars: int, notes_per_bar: int = 6, seed: int = 0) -> Excerpt:
-    """Nothing but chance."""
-    return excerpt(random_rows(np.random.default_rng(seed), notes_per_bar * bars, bars), bars)
 
+def test_silence_is_measured_too() -> None:
+    found = form.figures(song_of(VERSE, [], [], [], []), 4, 20)
+    assert found["returns_5"] == found["contrast"] == found["dens_cv"] == found["track_cv"] == 0
+    assert found["sets"] == 1
 
-# ---- form -----------------------------------------------------------------------------------------------------------
 
+def test_bars_within_a_stretch_may_be_off_by_a_little() -> None:
+    song = song_of(VERSE, VERSE)  # bar lines at 0, 2, ... 16
+    assert form.bars_within(song, 4.05, 11.6) == (2, 6)
+    assert form.bars_within(song, 4.2, 11.4) == (3, 5)
+    assert form.bars_within(song, 0, 99) == (0, 8)
+    assert form.bars_within(song, 15, 15) == (8, 8)
 
-def test_similarity_of_a_loop_is_one_at_its_period_and_its_multiples() -> None:
-    found = form.similarity_by_lag(loop(10))
-    assert list(found) == [1, 2, 4, 8, 16, 32]
-    assert [found[lag] for lag in (4, 8, 16, 32)] == [1, 1, 1, 1]
-    assert found[1] == found[2] == 0
-    assert math.isnan(form.similarity_by_lag(loop(2))[8])
 
-
-def test_similarity_error_is_of_means_and_the_paired_one_of_songs() -> None:
-    ours, real = [{1: 0.2, 4: 0.9}, {1: 0.8, 4: 0.9}], [{1: 0.8, 4: 0.5}, {1: 0.2, 4: math.nan}]
-    assert form.similarity_error(ours, real) == pytest.approx({1: 0.0, 4: 0.4})
-    assert form.paired_similarity_error(ours, real) == pytest.approx({1: 0.6, 4: 0.4})
-    assert math.isnan(form.similarity_error([{8: math.nan}], [{8: 0.5}])[8])
-    assert form.similarity_error([], real) == {}
-
-
-def test_longest_repeat_ends_before_it_comes_back() -> None:
-    assert form.longest_repeat_bars(loop(8)) == 16
-    assert form.longest_repeat_bars(loop(3)) == 4  # eight bars later only half as many are left
-    assert form.longest_repeat_bars(loop(1)) == 0
-    assert form.longest_repeat_bars(quarters([60, 0, 0, 0] + [0] * 24)) == 0  # rests are no music that comes back
-    assert form.longest_repeat_bars(quarters(TUNE + (50, 51, 53, 58) + TUNE[:12])) == 3
-    assert form.longest_repeat_bars(quarters(TUNE + tuple(p + 1 for p in TUNE))) == 0
-
-
-def test_a_loop_compresses_to_its_pattern_and_the_shifts() -> None:
-    # COSIATEC on eight times four bars can do no worse than the four bars once and seven shifts
-    assert form.compression_ratio(loop(8)) >= 128 / (16 + 7)
-    assert form.compression_ratio(loop(8)) > form.compression_ratio(loop(2)) > 1
-
-
-def test_compression_sees_transposed_copies_and_not_chance() -> None:
-    sequence = [p + 12 * k for k in range(2) for p in TUNE]
-    shuffled = np.random.default_rng(0).permutation(np.arange(36, 68)).tolist()
-    assert form.compression_ratio(quarters(sequence)) >= 32 / 17
-    assert form.compression_ratio(quarters(sequence)) > 1.2 * form.compression_ratio(quarters(shuffled))
-
-
-def test_compression_of_what_never_recurs_is_one() -> None:
-    assert form.compression_ratio(quarters([60, 0, 0, 0])) == 1
-    assert math.isnan(form.compression_ratio(quarters([0] * 4)))
-    assert math.isnan(form.compression_ratio(excerpt(rows_of(), 0)))
-    drums = rows_of((0, 0, DRUM_PROGRAM, 36), (0, 12, DRUM_PROGRAM, 38), (0, 24, DRUM_PROGRAM, 42))
-    tuned = rows_of((1, 0, 0, 100), (1, 12, 0, 102), (1, 24, 0, 106))  # the drums' shape, but drums are no notes
-    assert form.compression_ratio(excerpt(sort_rows(np.concatenate([drums, tuned])), 2)) == 1
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 6))
-def test_compression_is_never_below_one_nor_moved_by_the_key(seed: int, bars: int, up: int) -> None:
-    rows = random_rows(np.random.default_rng(seed), 8 * bars, bars)
-    rows[:, PITCH] = np.where(rows[:, PROGRAM] == DRUM_PROGRAM, rows[:, PITCH], rows[:, PITCH] % 100)
-    rows = sort_rows(rows)
-    higher = rows.copy()
-    higher[higher[:, PROGRAM] != DRUM_PROGRAM, PITCH] += up
-    ratio = form.compression_ratio(excerpt(rows, bars))
-    assert ratio >= 1
-    assert form.compression_ratio(excerpt(higher, bars)) == ratio
-
-
-def test_dense_music_is_encoded_stretch_by_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
-    halves = [form.compression_ratio(loop(8).part(a, a + 16)) for a in (0, 16)]
-    monkeypatch.setattr(form, "MOST_POINTS", 64)
-    assert form.compression_ratio(loop(8)) == pytest.approx(halves[0]) == pytest.approx(halves[1])
-
-
-# ---- staying power --------------------------------------------------------------------------------------------------
-
-
-def test_minutes_lie_on_bar_lines_and_a_short_rest_is_left_out() -> None:
-    def lengths(bars: int) -> list[int]:
-        return [part.bars for part in staying.by_minute(wild(bars))]
-
-    assert lengths(90) == [30, 30, 30]
-    assert lengths(100) == [30, 30, 30]
-    assert lengths(110) == [30, 30, 30, 20]
-    assert lengths(5) == [5]
-    third = staying.by_minute(wild(90))[2]
-    assert third.rows[:, BAR].min() == 0 and third.seconds == 60
-    assert sum(len(part.rows) for part in staying.by_minute(wild(90))) == len(wild(90).rows)
-
-
-def test_silence_is_found_wherever_it_is() -> None:
-    assert staying.longest_silence_s(quarters([60] * 8)) == 0
-    inside = quarters([60] * 5 + [0] * 6 + [60])
-    assert staying.longest_silence_s(inside) == pytest.approx(3.0)
-    assert staying.longest_silence_s(quarters([0] * 7 + [60])) == pytest.approx(3.5)
-    assert staying.longest_silence_s(quarters([60] + [0] * 7)) == pytest.approx(3.5)
-    assert staying.longest_silence_s(quarters([0] * 8)) == 4
-    rung_over = quarters([60] + [0] * 3 + [62] * 4, duration=WHOLE)
-    assert staying.longest_silence_s(rung_over) == 0
-
-
-def test_seconds_follow_the_bars_tempo_and_go_on_after_the_end() -> None:
-    music = Excerpt(rows_of((0, 0, 0, 60)), np.array([4.0, 4.0]), np.array([2.0, 4.0]))
-    assert staying.to_seconds(music, np.array([0, 48, 96, 144, 192, 240])).tolist() == [0, 1, 2, 4, 6, 8]
-
-
-def test_music_that_goes_on_as_the_song_does_has_no_faults() -> None:
-    found = staying.faults(loop(2), loop(2))
-    assert found["held_notes"] == found["stuck"] == found["looped_bars"] == 0
-    assert found["repeats"] == found["own_repeats"] == 2
-
-
-def test_stuck_notes_are_long_ones_and_endless_strikes() -> None:
-    song = loop(2)
-    held = quarters(TUNE[:12] + (60, 0, 0, 0), duration=WHOLE)
-    found = staying.faults(held, song)
-    assert found["held_notes"] == 13 and found["stuck"] == 1
-    struck = staying.faults(quarters([60] * 25 + [62] * 3), song)
-    assert struck["strikes"] == 25 and struck["own_strikes"] == 1 and struck["stuck"] == 1
-    assert staying.faults(quarters([60] * 24 + [62] * 4), song)["stuck"] == 0
-    assert staying.faults(quarters([60] * 35 + [62] * 1), quarters([60] * 20 + [62] * 4))["stuck"] == 0
-    drummed = quarters([36] * 32, program=DRUM_PROGRAM)
-    assert staying.longest_strikes(drummed, drummed) == 0
-    two_voices = np.concatenate([quarters([60] * 4).rows, quarters([60] * 4, program=40).rows])
-    both = excerpt(sort_rows(two_voices), 1)
-    assert staying.longest_strikes(both, both) == 4
-    bell = quarters([60] * 16)  # it has no other pitch
-    assert staying.longest_strikes(quarters([60] * 400), bell) == 0 and staying.faults(bell, bell)["stuck"] == 0
-
-
-def test_loops_are_bars_repeated_more_often_than_the_song_does() -> None:
-    assert staying.repeats(loop(3), 4).tolist() == [3] * 12
-    assert staying.repeats(loop(3), 8).tolist() == [1] * 12
-    assert staying.repeats(quarters(TUNE + TUNE[12:] * 3), 1).tolist() == [1, 1, 1, 4, 4, 4, 4]
-    found = staying.faults(loop(3), loop(2))
-    assert found["repeats"] == 3 and found["looped_bars"] == 12
-    assert staying.faults(loop(2), loop(1))["looped_bars"] == 0  # twice is a repetition, not a loop
-    assert staying.faults(quarters([0] * 40), loop(1))["looped_bars"] == 0
-    assert staying.faults(quarters([0] * 40), loop(1))["silence_s"] == 20
-
-
-# ---- seams ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_seam_like_any_other_bar_line_shows_nothing() -> None:
-    found = seam.seam(loop(2), loop(1))
-    assert found["gap_s"] == pytest.approx(found["own_gap_s"])
-    assert max(found[name] for name in ("density_jump", "level_jump")) == 0
-    assert found["register_jump"] < 2
-    assert math.isnan(found["rough"]) and math.isnan(found["own_rough"])
-
-
-def test_a_hole_at_the_seam_is_silence() -> None:
-    late = quarters([0] * 6 + [60, 62])
-    found = seam.seam(quarters(TUNE), late)
-    assert found["gap_s"] == pytest.approx(3.0) and found["own_gap_s"] == 0
-    assert seam.seam(quarters(TUNE), quarters([0] * 8))["gap_s"] == pytest.approx(4.0)
-    ringing = seam.seam(quarters(TUNE[:12] + (0, 0, 0, 60), duration=WHOLE), quarters([0, 62, 62, 62]))
-    assert ringing["gap_s"] == 0
-
-
-def test_jumps_are_in_units_of_the_prompts_own_changes() -> None:
-    prompt = quarters([60, 60, 60, 60, 62, 62, 62, 62] * 4)  # up and down two semitones: spread 2
-    found = seam.seam(prompt, quarters([74] * 4))
-    assert found["register_jump"] == pytest.approx(12 / np.std([2, -2, 2, -2, 2, -2, 2]))
-    assert found["density_jump"] == 0
-    denser = rows_of(*((0, 6 * i, 0, 62) for i in range(8)))
-    assert seam.seam(prompt, excerpt(denser, 1))["density_jump"] == pytest.approx(2 / 0.5)
-    louder = quarters([62] * 4)
-    louder.rows[:, VELOCITY] += 5
-    assert seam.seam(prompt, louder)["level_jump"] == pytest.approx(5 * 4 / 2)
-    drums = seam.seam(prompt, quarters([36] * 4, program=DRUM_PROGRAM))
-    assert math.isnan(drums["register_jump"]) and drums["level_jump"] == 0
-
-
-def test_roughness_is_the_share_of_rough_intervals_with_ringing_notes() -> None:
-    held = quarters(TUNE[:12] + (0, 0, 0, 60), duration=WHOLE)
-
-    def rough(*pitches: int, program: int = 0) -> float:
-        after = rows_of(*((0, 0, program, p) for p in pitches), (0, 24, 0, 61))  # the second beat does not count
-        return seam.seam(held, excerpt(after, 1))["rough"]
-
-    assert rough(64, 67) == 0
-    assert rough(61) == rough(66) == rough(71) == rough(49) == 1
-    assert rough(64, 61) == 0.5
-    assert math.isnan(rough(61, program=DRUM_PROGRAM))
-    own = seam.seam(quarters([60, 0, 0, 60, 61, 0, 0, 0], duration=WHOLE), quarters([64] * 4))["own_rough"]
-    assert own == pytest.approx(1.0)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 8))
-def test_a_seam_of_any_music_can_be_measured(seed: int, before: int, after: int) -> None:
-    prompt, continuation = wild(before, seed=seed), wild(after, seed=seed + 1)
-    found = seam.seam(prompt, continuation)
-    assert all(math.isnan(value) or value >= 0 for value in found.values())
-    both = seam.joined(prompt, continuation)
-    assert both.bars == before + after and len(both.rows) == len(prompt.rows) + len(continuation.rows)
-    assert np.array_equal(both.part(before, both.bars).rows, continuation.rows)
-
-
-# ---- mood -----------------------------------------------------------------------------------------------------------
-
-
-def test_music_that_goes_on_has_no_drift() -> None:
-    found = mood.drift(loop(4), loop(8))
-    assert len(found) == 6
-    assert all(abs(value) < 0.35 for value in found.values())
-    assert abs(found["arousal_distance"]) < 0.05 and abs(found["arousal_slope"]) < 0.05
-
-
-def test_drift_is_seen_in_the_mean_and_in_the_slope() -> None:
-    fading = loop(8)
-    fading.rows[:, VELOCITY] = 25 - fading.rows[:, BAR] // 2
-    found = mood.drift(loop(4), fading)
-    # a bar lowers velocity by 2 and arousal by 0.4 * 2 / 20 = 0.04, and a minute has 30 bars
-    assert found["arousal_slope"] == pytest.approx(-1.2, abs=0.15)
-    assert found["arousal_distance"] > 0.3 and found["arousal_own_distance"] < 0.05
-    assert abs(found["valence_slope"]) < 0.5
-
-
-def test_major_turned_minor_is_darker() -> None:
-    major = quarters([60, 64, 67, 72, 65, 69, 72, 60, 67, 71, 74, 62, 60, 64, 67, 72] * 4)
-    minor = quarters([60, 63, 67, 72, 65, 68, 72, 60, 67, 71, 74, 62, 60, 63, 67, 72] * 4)
-    found = mood.drift(major, minor)
-    assert found["valence_distance"] > found["valence_own_distance"] + 0.2
-    assert found["arousal_distance"] == pytest.approx(0, abs=0.02)
-
-
-def test_drums_have_arousal_but_no_valence() -> None:
-    found = mood.drift(loop(2), quarters([36, 42, 38, 42] * 8, program=DRUM_PROGRAM))
-    assert not math.isnan(found["arousal_distance"])
-    assert math.isnan(found["valence_distance"]) and math.isnan(found["valence_slope"])
-    assert math.isnan(mood.drift(loop(2), quarters([60, 62, 64, 65]))["arousal_slope"])
+def test_a_band_has_drums_and_two_voices_more() -> None:
+    drums = [(0, 0, DRUM_PROGRAM, 36)]
+    assert form.is_band(song_of(CHORUS + drums))
+    assert not form.is_band(song_of(CHORUS))
+    assert not form.is_band(song_of(VERSE + drums))

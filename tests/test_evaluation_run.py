@@ -33,7 +33,7 @@ BARS, BPM = 36, 60  # four seconds a bar: a song of 144 s is long enough for all
 BAND, PIANO = (0, 32, -1), (0,)
 FEW = {"candidates": 1, "max_attempts": 1}
 ALL, SHORT = Scope(2, 3, 1, 120.0), Scope(2, 3, 0, 120.0)
-WRITERS = {"ours", "ngram", "loop", "real"}
+WRITERS = {"ours", "ngram", "loop", "repeat", "real"}
 OF_EACH_WRITER = {
     "overlap", "overlap_share", "compression", "longest_repeat_bars",
     *(f"similarity{kind}_{lag}" for kind in ("", "_error") for lag in (1, 2, 4, 8, 16, 32)),
@@ -193,7 +193,7 @@ def test_the_interval_is_drawn_alike_and_narrows_with_songs() -> None:
 def test_the_loop_repeats_the_last_bars_exactly(folder: Path, bars: int) -> None:
     song = cut(folder / "band" / "0.mid")
     song = replace(song, prompt=whole(song.song).part(0, bars))
-    looped, size = writers.loop(song, song.truth), min(bars, writers.LOOP_BARS)
+    looped, size = writers.loop(song.prompt, song.truth), min(bars, writers.LOOP_BARS)
     assert writers.LOOP_BARS == 8
     assert looped.bar_beats.tolist() == song.truth.bar_beats.tolist() and looped.seconds == song.truth.seconds
     assert looped.bars == 15 and (looped.rows == sort_rows(looped.rows)).all()
@@ -205,11 +205,19 @@ def test_the_loop_repeats_the_last_bars_exactly(folder: Path, bars: int) -> None
 def test_a_loop_is_cut_to_bars_of_another_meter(folder: Path) -> None:
     song = cut(folder / "band" / "0.mid")
     beats = np.array([4.0, 3.0, 1.5, 4.0])
-    looped, size = writers.loop(song, Excerpt(rows_of(), beats, beats)), min(8, song.prompt.bars)
+    looped, size = writers.loop(song.prompt, Excerpt(rows_of(), beats, beats)), min(8, song.prompt.bars)
     assert looped.bars == 4
     for bar in range(4):
         fits = [row for row in in_bar(song.prompt, song.prompt.bars - size + bar) if row[0] < 12 * beats[bar]]
         assert in_bar(looped, bar) == fits != []
+
+
+def test_to_repeat_is_to_begin_again_with_the_first_bar(folder: Path) -> None:
+    song = cut(folder / "band" / "0.mid")
+    again = writers.repeat(song.prompt, song.truth)
+    assert song.prompt.bars < again.bars == song.truth.bars
+    for bar in range(again.bars):
+        assert in_bar(again, bar) == in_bar(song.prompt, bar % song.prompt.bars) != []
 
 
 # ---- our model ------------------------------------------------------------------------------------------------------
@@ -338,7 +346,7 @@ def test_a_song_is_continued_beside_its_rivals(heard: work.Heard, folder: Path, 
     assert heard.prompt.rows.tolist() == song.prompt.rows.tolist()
     assert heard.truth.rows.tolist() == song.truth.rows.tolist()
     assert heard.ours.music.rows.tolist() == writers.ours(song, 60.0, model, 5).music.rows.tolist()  # FEW is in force
-    assert heard.loop.rows.tolist() == writers.loop(song, song.truth).rows.tolist()
+    assert heard.loop.rows.tolist() == writers.loop(song.prompt, song.truth).rows.tolist()
     assert heard.ngram is None and heard.music("ngram") is None
     assert song.beyond is not None and heard.beyond is not None
     real = heard.music("real")
@@ -560,7 +568,7 @@ def test_without_shards_there_is_no_ngram_and_no_originality(here: None, result:
     found = quick([folder / "band", folder / "piano"], folder / "model", seed=1, scope=Scope(2, 2, 0, 60.0))
     figures = found["figures"]
     assert not {"shared_grams", "shared_run_notes"} & set(figures)
-    assert set(figures["overlap"]) == {"ours", "loop", "real"} and set(figures["nll"]) == {"ours", "notes"}
+    assert set(figures["overlap"]) == {"ours", "loop", "repeat", "real"} and set(figures["nll"]) == {"ours", "notes"}
     assert found["songs"] == {"band": 2, "piano": 2} and found["seed"] == 1
     assert figures["overlap"]["ours"] != result["figures"]["overlap"]["ours"]  # of another seed
     assert figures["overlap"]["loop"] == result["figures"]["overlap"]["loop"]

@@ -16,9 +16,11 @@ from .. import metrics
 from ..errors import BadInput, MissingPart
 from ..grid import POSITIONS_PER_BEAT
 from ..tokens import DRUM_PITCH_OFFSET, PITCH
+from . import form
 from .distance import equal_weights, overlap
 from .excerpts import Excerpt
 from .features import BAR_STEPS, MOST_INTERVAL, by_bar, histograms, scalars
+from .seam import joined
 
 SEEDS, FOLDS = 5, 5
 _OCTAVE = slice(MOST_INTERVAL - 12, MOST_INTERVAL + 13)
@@ -43,6 +45,16 @@ def vector(excerpt: Excerpt, prompt: Excerpt | None = None) -> np.ndarray:
     shared = overlap(prompt, excerpt)
     change = _described(excerpt, key) - _described(prompt, key)
     return np.concatenate([change, [shared.get(name, np.nan) for name in _OVERLAPS]])
+
+
+def form_vector(before: Excerpt, excerpt: Excerpt, prompt: Excerpt | None = None) -> np.ndarray:
+    """What a classifier that listens to form sees besides: form.FIGURES of an excerpt that follows all of `before`, as
+    differences from the prompt's own with the song's `prompt`; NaN where either is too short to have form."""
+    song = joined(before, excerpt)
+    found = np.array([*form.figures(song, before.bars, song.bars).values()])
+    if prompt is not None:
+        found -= np.array([*form.figures(prompt, 0, prompt.bars).values()])
+    return found
 
 
 def _described(excerpt: Excerpt, key_note: int) -> np.ndarray:

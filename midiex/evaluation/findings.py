@@ -17,7 +17,7 @@ from typing import Any
 from .discriminator import FOLDS
 from .excerpts import CONTINUATION_S, PROMPT_S
 
-WRITERS = ("truth", "ours", "ngram", "ngram with song", "loop", "real")  # in this order; others behind
+WRITERS = ("truth", "ours", "ngram", "ngram with song", "loop", "repeat", "real")  # in this order; others behind
 REFERENCES = ("truth", "real")  # not written, so never the best
 LOW, HIGH, OWN = -math.inf, math.inf, "the song's own"  # what is good
 CHANCE = 0.25  # of the true chunk among four

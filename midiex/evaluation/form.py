@@ -1,182 +1,153 @@
-"""Does the music come back, and how much? Likeness of bars by distance, compression, longest exact repeat (figure 5).
+"""Has the music form? Contrast, change and return of its sections (figure 11).
 
-Pure functions on excerpts; knows no songs, files or models.
+The figures of a stretch of a song, over blocks of four bars from the stretch's first bar on; for returns everything
+before it counts too. Pure functions on excerpts; knows no songs, files or models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 
-from .. import metrics, structure
-from ..tokens import BAR, DRUM_PITCH_OFFSET, PITCH
-from .excerpts import STEPS_PER_BEAT, Excerpt
+from .. import metrics
+from ..tokens import (
+    BAR,
+    DRUM_PITCH_OFFSET,
+    DRUM_PROGRAM,
+    INSTANCE,
+    MAX_INSTANCES,
+    MICRO,
+    MICRO_CENTER,
+    MICRO_PER_BEAT,
+    MICROS_PER_POSITION,
+    PITCH,
+    POSITION,
+    PROGRAM,
+)
+from .excerpts import Excerpt
 
-LAGS = (1, 2, 4, 8, 16, 32)
-FEWEST_IN_PATTERN = 3  # notes; pairs recur by chance everywhere, and cost most of the time
-MOST_POINTS = 1200  # encoded at once: pairs of notes grow with the square
-_BEAT = 4  # sixteenths
-_OCTAVES_KEPT = 128  # semitones; drums lie farther than this from any pitch, so no drum is a transposed note
-_ROW = 1024  # codes of one sixteenth: every pitch, and room for its transpositions
+BLOCK_BARS = 4  # of a block, and of a phrase that may come back
+FEWEST_BLOCKS = 4  # of which anything is told
+FIGURES = (
+    "dens_cv", "contrast", "adj_mean", "adj_sd", "track_cv", "sets", "phrase_best", "returns_5", "returns_8",
+)  # fmt: skip
+JUDGED = (
+    "dens_cv",
+    "contrast",
+    "adj_sd",
+    "track_cv",
+    "sets",
+    "returns_5",
+    "returns_8",
+)  # by which writers are compared
+BAND_VOICES = 3  # at least, drums among them
 
-Similarity = Mapping[int, float]
-
-
-def similarity_by_lag(excerpt: Excerpt, lags: Sequence[int] = LAGS) -> dict[int, float]:
-    """Mean likeness (0 to 1) of bars `lag` bars apart; NaN where fewer than structure.FEWEST_PAIRS pairs lie so far
-    apart. Likeness is the share of both bars' notes that they have in common, as in Museformer (Yu et al., NeurIPS
-    2022), but a note is the same when sixteenth, instrument and pitch agree, whatever its length."""
-    likeness = metrics.bar_likeness(excerpt.rows, excerpt.bars)
-    means = structure.likeness_by_lag(likeness, np.ones(excerpt.bars, bool), max(lags))
-    return {lag: float(means[lag - 1]) for lag in lags}
-
-
-def similarity_error(ours: Sequence[Similarity], real: Sequence[Similarity]) -> dict[int, float]:
-    """Absolute difference of two corpora's mean similarity, by lag, after Museformer's similarity error (theirs is the
-    mean of these over lags). `ours` and `real` are what `similarity_by_lag` gave of each song; NaN at lags that no song
-    of one side has."""
-    found = {}
-    for lag in _lags(ours, real):
-        means = [_mean(np.array([song[lag] for song in songs])) for songs in (ours, real)]
-        found[lag] = abs(means[0] - means[1])
-    return found
-
-
-def paired_similarity_error(ours: Sequence[Similarity], real: Sequence[Similarity]) -> dict[int, float]:
-    """Mean absolute difference, by lag, of each song's similarity from its own real one's: songs that repeat too much
-    do not make up for others that repeat too little. `ours[i]` and `real[i]` continue the same song; songs that lack a
-    lag on either side do not count for it."""
-    found = {}
-    for lag in _lags(ours, real):
-        found[lag] = _mean(np.array([abs(a[lag] - b[lag]) for a, b in zip(ours, real, strict=True)]))
-    return found
+_SLOTS = 4  # of a bar in which a voice's onsets are counted
+_GRID = 48  # places of a bar at which a note is the same
+_HALF, _MOST = 0.5, 0.8  # of a phrase's notes, from which it has come back
+_SILENT_NOTES_S = 0.05  # a voice of no more notes a second takes no part
+_EARLY_S, _LATE_S = 0.1, 0.5  # bars may begin so much before a stretch and end so much after it
 
 
-def longest_repeat_bars(excerpt: Excerpt) -> int:
-    """Most bars in a row that come back exactly later, after the first time has ended; notes count as in
-    `similarity_by_lag`, and empty bars never come back."""
-    same = metrics.bar_likeness(excerpt.rows, excerpt.bars) == 1
-    longest = 0
-    for lag in range(1, excerpt.bars):
-        if lag > longest:
-            longest = max(longest, min(lag, longest_run(np.diagonal(same, lag))))
-    return longest
+def figures(song: Excerpt, first_bar: int, last_bar: int) -> dict[str, float]:
+    """Form of bars [first_bar, last_bar) of a song, given from its beginning; FIGURES by name.
 
+    Over blocks of BLOCK_BARS bars (what is left over at the end does not count):
 
-def longest_run(flags: np.ndarray) -> int:
-    """Most True in a row, flags of shape (n,)."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+    - dens_cv: coefficient of variation (standard deviation by mean) of their notes a second;
+    - contrast: 1 less the 5th percentile of the likeness of two blocks, which is the cosine of what they hold: pitch
+      classes, drums by pitch, and each voice's onsets by quarter of the bar;
+    - adj_mean, adj_sd: mean and standard deviation of the likeness of neighbouring blocks;
+    - track_cv: mean over voices of the coefficient of variation of a voice's notes a second;
+    - sets: how many different sets of voices play in a block;
+    - phrase_best: mean over blocks of how much of each came back: the highest mean over its bars of the share of notes
+      in common (Jaccard of voice, pitch and onset in 48ths of the bar) with any four bars of the song, side by side,
+      that end before it begins;
+    - returns_5, returns_8: shares of the blocks of which this is at least .5 and .8.
 
-
-# ---- compression ----------------------------------------------------------------------------------------------------
-
-
-def compression_ratio(excerpt: Excerpt) -> float:
-    """How many times shorter the notes get when patterns that recur, transposed too, are written once; 1: not at all.
-
-    Compression factor of COSIATEC (Meredith, Lemström and Wiggins 2003; Meredith 2013) on points (onset in sixteenths,
-    pitch): of all largest patterns that some shift maps onto other notes, the one whose occurrences cover most notes
-    for its price (its notes and the shifts to its other occurrences) is taken, the notes it covers are removed, and so
-    on; the ratio is all points by the sum of the prices, with one for each point left over. Unlike Meredith we keep to
-    shifts by whole beats (whole eighths where bars are no whole beats) and to patterns of FEWEST_IN_PATTERN notes or
-    more, and music of more than MOST_POINTS points is encoded in equal stretches of bars, one by one. The ratio grows
-    with the length of the music: compare like lengths only. NaN without notes.
+    All are NaN with fewer than FEWEST_BLOCKS blocks. Raises nothing; a stretch without notes is all alike.
     """
-    sixteenths = STEPS_PER_BEAT // _BEAT
-    onset = (excerpt.onset + sixteenths // 2) // sixteenths
-    pitch = excerpt.rows[:, PITCH].astype(np.int64)
-    pitch = np.where(pitch >= DRUM_PITCH_OFFSET, pitch + 2 * _OCTAVES_KEPT, pitch)
-    bar_sixteenths = int(np.median(np.diff(excerpt.bar_starts))) // sixteenths if excerpt.bars else _BEAT
-    grid = int(np.gcd(_BEAT, bar_sixteenths))
-    stretches = -(-len(onset) // MOST_POINTS)
-    points, price = 0, 0
-    for stretch in np.array_split(np.arange(excerpt.bars), max(1, stretches)):
-        inside = np.isin(excerpt.rows[:, BAR], stretch)
-        codes = np.unique(onset[inside] * _ROW + pitch[inside])
-        points, price = points + len(codes), price + _encoding_length(codes, grid)
-    return points / price if price else float("nan")
+    starts = np.arange(first_bar, last_bar - BLOCK_BARS + 1, BLOCK_BARS)
+    if len(starts) < FEWEST_BLOCKS:
+        return dict.fromkeys(FIGURES, float("nan"))
+    stretch = song.part(first_bar, int(starts[-1]) + BLOCK_BARS)
+    block = stretch.rows[:, BAR] // BLOCK_BARS
+    voice, voices = _voices(stretch.rows)
+    per_s = np.zeros((voices, len(starts)))
+    np.add.at(per_s, (voice, block), 1.0)
+    playing = per_s > 0
+    per_s /= np.maximum(stretch.bar_s.reshape(-1, BLOCK_BARS).sum(1), 1e-3)
+    density = per_s.sum(0)
+    heard = per_s[per_s.mean(1) > _SILENT_NOTES_S]
+    alike = _likeness(stretch, block, voice, voices, len(starts))
+    neighbours = np.diagonal(alike, 1)
+    best = best_returns(song, starts)
+    return {
+        "dens_cv": float(density.std() / max(density.mean(), 1e-9)),
+        "contrast": float(alike.max() - np.percentile(alike[np.triu_indices(len(alike), 1)], 5)),
+        "adj_mean": float(neighbours.mean()),
+        "adj_sd": float(neighbours.std()),
+        "track_cv": float((heard.std(1) / heard.mean(1)).mean()) if len(heard) else 0.0,
+        "sets": float(len(np.unique(playing, axis=1).T)),
+        "phrase_best": float(best.mean()),
+        "returns_5": float((best >= _HALF).mean()),
+        "returns_8": float((best >= _MOST).mean()),
+    }
 
 
-def _encoding_length(codes: np.ndarray, grid: int) -> int:
-    """Summed price of COSIATEC's patterns and of the points they leave; `codes` (n,) sorted, `grid` in sixteenths."""
-    length, bounds = 0, dict[tuple[int, bytes], float]()
-    codes = codes - codes.min(initial=0) // _ROW * _ROW
-    while (found := _best_pattern(codes, grid, bounds)) is not None:
-        covered, price = found
-        codes = np.delete(codes, covered)
-        length += price
-    return length + len(codes)
+def best_returns(song: Excerpt, starts: np.ndarray) -> np.ndarray:
+    """How much of the BLOCK_BARS bars from each of `starts` (n,) on stood somewhere before them, (n,): 0 to 1."""
+    rows = song.rows[song.rows[:, BAR] < starts.max(initial=-BLOCK_BARS) + BLOCK_BARS]
+    bars = int(starts.max(initial=-BLOCK_BARS)) + BLOCK_BARS
+    place = np.round(_part_of_bar(song, rows) * _GRID).astype(np.int64)
+    voice, _ = _voices(rows)
+    shared = metrics.in_common((voice * (_GRID + 1) + place) * 256 + rows[:, PITCH], rows[:, BAR], bars).astype(float)
+    counts = np.diagonal(shared)
+    likeness = shared / np.maximum(counts[:, None] + counts - shared, 1)  # of each two bars
+    best = np.zeros(len(starts))
+    for k, start in enumerate(starts):
+        earlier = start - BLOCK_BARS + 1  # places at which four bars may begin
+        if earlier > 0:
+            along = [likeness[start + i, i : i + earlier] for i in range(BLOCK_BARS)]
+            best[k] = np.mean(along, 0).max()
+    return best
 
 
-def _best_pattern(
-    codes: np.ndarray, grid: int, bounds: dict[tuple[int, bytes], float]
-) -> tuple[np.ndarray, int] | None:
-    """Indices of the points that the best pattern's occurrences cover, and its price; None when none saves anything.
-
-    `bounds` holds, by pattern, a ratio it cannot surpass, now or when points have been removed; it is added to.
-    """
-    if len(codes) < FEWEST_IN_PATTERN:
-        return None
-    pattern_of, edges = _translatable(codes, grid)
-    size = np.diff(edges)
-    at = np.full(2 * int(codes[-1]) + 1, -1, np.int32)  # index of the point with a code
-    at[codes] = np.arange(len(codes))
-    phase = codes // _ROW % grid
-    in_phase = [codes[phase == k] for k in range(grid)]
-    best, found, seen = (1.0, 0), None, set()
-    for k in np.argsort(-size, kind="stable").tolist():
-        if size[k] <= max(best[0], FEWEST_IN_PATTERN - 1):
-            break  # a pattern of m notes saves less than m to one
-        members = pattern_of[edges[k] : edges[k + 1]]
-        steps = codes[members] - codes[members[0]]
-        key = (int(phase[members[0]]), steps.tobytes())
-        if key in seen or bounds.get(key, np.inf) < best[0]:
-            continue
-        seen.add(key)
-        places = in_phase[key[0]]
-        for step in (steps[-1], steps[len(steps) // 2]):  # these decide for most
-            places = places[at[places + step] >= 0]
-        bounds[key] = _ratio(len(steps), len(places))
-        if bounds[key] < best[0]:
-            continue
-        occurrences = at[places[:, None] + steps]
-        occurrences = occurrences[(occurrences >= 0).all(1)]
-        bounds[key] = _ratio(*occurrences.shape)
-        if bounds[key] < best[0]:
-            continue
-        price = sum(occurrences.shape) - 1
-        covered = np.unique(occurrences)
-        worth = (len(covered) / price, len(covered))
-        if worth > best:
-            best, found = worth, (covered, price)
-    return found
+def bars_within(music: Excerpt, from_s: float, to_s: float) -> tuple[int, int]:
+    """Bars [first, last) that lie between two moments; they may begin a tenth of a second early and end half a second
+    late, since bar lines of two versions of a song seldom agree to the millisecond."""
+    lines = np.concatenate([[0.0], np.cumsum(music.bar_s)])
+    first = int(np.searchsorted(lines[:-1], from_s - _EARLY_S))
+    last = int(np.searchsorted(lines[1:], to_s + _LATE_S, side="right"))
+    return first, max(first, last)
 
 
-def _ratio(notes: int, occurrences: int) -> float:
-    """What a pattern saves when no two occurrences share a note."""
-    return notes * occurrences / (notes + occurrences - 1)
+def is_band(song: Excerpt) -> bool:
+    """Has the song drums and at least BAND_VOICES voices, the drums among them?"""
+    return bool((song.rows[:, PROGRAM] == DRUM_PROGRAM).any()) and _voices(song.rows)[1] >= BAND_VOICES
 
 
-def _translatable(codes: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
-    """All maximal translatable patterns (SIA): for each shift the points it maps onto points, as indices in order, one
-    shift after another, and where each begins, (shifts + 1,)."""
-    first, second = np.triu_indices(len(codes), 1)
-    later = codes[second] // _ROW - codes[first] // _ROW
-    higher = codes[second] % _ROW - codes[first] % _ROW
-    kept = (later > 0) & (later % grid == 0) & (np.abs(higher) < _OCTAVES_KEPT)
-    first, shift = first[kept], (later * _ROW + higher)[kept]
-    order = np.argsort(shift, kind="stable")
-    shift = shift[order]
-    return first[order], np.concatenate([[0], np.flatnonzero(np.diff(shift)) + 1, [len(shift)]])
+def _voices(rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """Each row's voice (n,), counted from 0, and how many there are."""
+    names, voice = np.unique(rows[:, PROGRAM].astype(np.int64) * MAX_INSTANCES + rows[:, INSTANCE], return_inverse=True)
+    return voice.reshape(-1), len(names)
 
 
-def _lags(*corpora: Sequence[Similarity]) -> list[int]:
-    """The lags that every song of every corpus has been asked for."""
-    return sorted(set.intersection(*(set(song) for songs in corpora for song in songs))) if all(corpora) else []
+def _part_of_bar(music: Excerpt, rows: np.ndarray) -> np.ndarray:
+    """Onset of rows (n, 8) as a part of their bar, 0 to less than 1, (n,)."""
+    unit = rows[:, POSITION] * MICROS_PER_POSITION + rows[:, MICRO] - MICRO_CENTER
+    return (unit / np.maximum(music.bar_beats[rows[:, BAR]] * MICRO_PER_BEAT, 1)).clip(0, 1 - 1e-6)
 
 
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+def _likeness(stretch: Excerpt, block: np.ndarray, voice: np.ndarray, voices: int, blocks: int) -> np.ndarray:
+    """Cosine of what blocks hold, (blocks, blocks); 0 with a block without notes."""
+    rows = stretch.rows
+    pitch = rows[:, PITCH].astype(np.int64)
+    drum = pitch >= DRUM_PITCH_OFFSET
+    sound = np.where(drum, 12 + pitch - DRUM_PITCH_OFFSET, pitch % 12)
+    slot = ((rows[:, BAR] % BLOCK_BARS + _part_of_bar(stretch, rows)) * _SLOTS).astype(np.int64)
+    kinds, slots = 12 + DRUM_PITCH_OFFSET, BLOCK_BARS * _SLOTS
+    held = np.zeros((blocks, kinds + voices * slots))
+    np.add.at(held, (block, sound), 1.0)
+    np.add.at(held, (block, kinds + voice * slots + slot), 1.0)
+    held /= np.maximum(np.linalg.norm(held, axis=1, keepdims=True), 1e-9)
+    return held @ held.T

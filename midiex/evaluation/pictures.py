@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _STYLES = {  # colour and marker of each writer
     "ours": (plots.NEW, "o"), "ngram": (plots.TRACKS[2], "s"), "ngram with song": (plots.TRACKS[4], "v"),
-    "loop": (plots.GREY, "^"), "real": (plots.ORIGINAL, "D"), "truth": (plots.ORIGINAL, "D"),
+    "loop": (plots.GREY, "^"), "repeat": (plots.GREY, "<"), "real": (plots.ORIGINAL, "D"),
+    "truth": (plots.ORIGINAL, "D"),
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """The evaluation as a whole: songs are cut, continued and judged, each in a worker process; figures are pooled.
 
 `evaluate` gives one nested dictionary, ready for JSON, which page.py shows. Its "figures" are {figure: {writer: …}}
-with each writer's mean by source, and the mean over sources with its interval. Writers are "ours", "ngram", "loop" and
-"real" (the song itself, one minute on: how much a song differs from itself).
+with each writer's mean by source, and the mean over sources with its interval. Writers are "ours", "ngram", "loop",
+"repeat" and "real" (the song itself, one minute on: how much a song differs from itself).
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ def _by_minute(judged: Sequence[work.JudgedLong]) -> dict[str, list[float]]:
 def _set_figures(heard: Sequence[Heard]) -> dict[str, Any]:
     """OA and KLD between sets of songs, as mgeval has them, by writer: means over features."""
     found: dict[str, Any] = {"set_oa": {}, "set_kld": {}}
-    for writer in ("ours", "ngram", "loop", "real"):
+    for writer in (*work.WRITERS, "real"):
         songs = [(h, h.music(writer)) for h in heard]
         pairs = [(h, music) for h, music in songs if music is not None]
         if len(pairs) < 3:
@@ -291,7 +291,7 @@ def _described(music: Any) -> dict[str, Any]:
 def _discriminated(heard: Sequence[Heard]) -> dict[str, Any]:
     """AUC of telling each writer's minutes from the songs' own, without and with the prompt known."""
     found: dict[str, Any] = {}
-    for writer in ("ours", "ngram", "loop", "real"):
+    for writer in (*work.WRITERS, "real"):
         pairs = [(h, m) for h in heard if (m := h.music(writer)) is not None]
         if len(pairs) < 2 * discriminator.FOLDS:
             continue

@@ -17,13 +17,14 @@ from .. import score
 from ..errors import MidiexError
 from ..extend import Model, load
 from ..tokens import FIELDS, HEAD_ORDER
-from . import distance, form, likelihood, mood, seam, staying, writers
+from . import distance, likelihood, mood, repetition, seam, staying, writers
 from .excerpts import CONTINUATION_S, Example, Excerpt, example, whole
 from .ngram import NGram
 
 FIELD_NAMES = [FIELDS[f] for f in HEAD_ORDER]
 FEWEST_CHUNKS = 2  # of a window in which anything is foreseen
 QUESTIONS = 2  # a song
+WRITERS = ("ours", "ngram", "loop", "repeat")  # of a minute after a prompt
 MOOD_S = 300.0  # of long music over which its mood is to hold
 
 
@@ -68,11 +69,13 @@ class Heard:
     ours: writers.Written
     ngram: Excerpt | None
     loop: Excerpt
+    repeat: Excerpt
     rest: Excerpt | None = None  # of the song, where ours is long
 
     def music(self, writer: str) -> Excerpt | None:
         """The minute of a writer; "real" is the song's own a minute later."""
-        return {"ours": self.ours.music, "ngram": self.ngram, "loop": self.loop, "real": self.beyond}[writer]
+        written = {"ours": self.ours.music, "ngram": self.ngram, "loop": self.loop, "repeat": self.repeat}
+        return (written | {"real": self.beyond})[writer]
 
 
 def is_usable(job: Job) -> bool:
@@ -95,7 +98,8 @@ def continue_song(job: Job) -> Heard | None:
     if tools.ngram is not None and job.long_s is None:
         ngram = tools.ngram.continue_(cut.prompt, truth.bar_beats, truth.bar_s, job.seed)
     return Heard(
-        job.source, job.path, job.seed, cut.prompt, truth, cut.beyond, ours, ngram, writers.loop(cut, truth),
+        job.source, job.path, job.seed, cut.prompt, truth, cut.beyond, ours, ngram,
+        writers.loop(cut.prompt, truth), writers.repeat(cut.prompt, truth),
         rest=cut.after(MOOD_S) if job.long_s else None,
     )  # fmt: skip
 
@@ -121,24 +125,24 @@ def judge(heard: Heard) -> Judged:
     """Figures 3, 5, 7 and 8 of one song's minutes."""
     found: dict[tuple[str, str], float] = {}
     overlaps: dict[str, dict[str, float]] = {}
-    real_form = form.similarity_by_lag(heard.truth)
-    for writer in ("ours", "ngram", "loop", "real"):
+    real_form = repetition.similarity_by_lag(heard.truth)
+    for writer in (*WRITERS, "real"):
         music = heard.music(writer)
         if music is None or not len(music.rows):
             continue
         overlaps[writer] = distance.overlap(heard.truth, music)
         found["overlap", writer] = float(np.mean(list(overlaps[writer].values())))
-        for lag, likeness in form.similarity_by_lag(music).items():
+        for lag, likeness in repetition.similarity_by_lag(music).items():
             found[f"similarity_{lag}", writer] = likeness
             found[f"similarity_error_{lag}", writer] = abs(likeness - real_form[lag])
     if ("overlap", "real") in found:  # the song's own likeness to itself is the ceiling
         for writer in overlaps:
             found["overlap_share", writer] = found["overlap", writer] / found["overlap", "real"]
-    for writer, music in [*((w, heard.music(w)) for w in ("ours", "ngram", "loop")), ("real", heard.truth)]:
+    for writer, music in [*((w, heard.music(w)) for w in WRITERS), ("real", heard.truth)]:
         if music is None or not len(music.rows):
             continue
-        found["compression", writer] = form.compression_ratio(music)
-        found["longest_repeat_bars", writer] = form.longest_repeat_bars(music)
+        found["compression", writer] = repetition.compression_ratio(music)
+        found["longest_repeat_bars", writer] = repetition.longest_repeat_bars(music)
         for name, value in seam.seam(heard.prompt, music).items():
             found[f"seam_{name}", writer] = value
         for name, value in mood.drift(heard.prompt, music).items():
@@ -167,8 +171,8 @@ def judge_long(heard: Heard) -> JudgedLong:
     by_minute = {
         "overlap": [_overlap(heard.truth, minute) for minute in minutes],
         "notes_per_s": [len(minute.rows) / max(minute.seconds, 1e-3) for minute in minutes],
-        "compression": [form.compression_ratio(minute) for minute in minutes],
-        "similarity_8": [form.similarity_by_lag(minute)[8] for minute in minutes],
+        "compression": [repetition.compression_ratio(minute) for minute in minutes],
+        "similarity_8": [repetition.similarity_by_lag(minute)[8] for minute in minutes],
         "silence_s": [staying.longest_silence_s(minute) for minute in minutes],
     }
     figures = {name: float(value) for name, value in faults.items()}

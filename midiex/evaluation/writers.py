@@ -1,4 +1,5 @@
-"""Who goes on from a prompt: our model, a loop of its last bars; the n-gram is in ngram/, the truth in the song.
+"""Who goes on from a prompt: our model, a loop of its last bars, all of it again; the n-gram is in ngram/, the truth in
+the song.
 
 Every writer makes an excerpt that begins at the seam. Knows how to compose; judges nothing.
 """
@@ -12,7 +13,8 @@ import numpy as np
 from ..config import GenerateConfig
 from ..extend import Model, Passage, start
 from ..tokens import BAR, POSITION, moved, sort_rows
-from .excerpts import Example, Excerpt
+from .excerpts import Example, Excerpt, whole
+from .seam import joined
 
 LOOP_BARS = 8
 
@@ -56,11 +58,23 @@ def new_music(passage: Passage) -> Excerpt:
     return Excerpt(np.concatenate(parts), line.grid.bar_beats[bars], line.grid.bar_s[bars])
 
 
-def loop(example: Example, like: Excerpt) -> Excerpt:
+def so_far(passage: Passage) -> Excerpt:
+    """The song up to the new music, from its first bar on, and what a passage has written."""
+    return joined(whole(passage.song).part(0, passage.line.before), new_music(passage))
+
+
+def loop(prompt: Excerpt, like: Excerpt) -> Excerpt:
     """The prompt's last LOOP_BARS bars over and over, on the bars of `like`."""
-    size = min(LOOP_BARS, example.prompt.bars)
-    last = example.prompt.part(example.prompt.bars - size, example.prompt.bars)
-    rows = np.concatenate([moved(last.rows, first) for first in range(0, like.bars, size)])
+    return _over_and_over(prompt.part(max(0, prompt.bars - LOOP_BARS), prompt.bars), like)
+
+
+def repeat(prompt: Excerpt, like: Excerpt) -> Excerpt:
+    """The whole prompt again from its beginning, over and over, on the bars of `like`: it has the song's form."""
+    return _over_and_over(prompt, like)
+
+
+def _over_and_over(music: Excerpt, like: Excerpt) -> Excerpt:
+    rows = np.concatenate([moved(music.rows, first) for first in range(0, like.bars, music.bars)])
     rows = rows[rows[:, BAR] < like.bars]
     fits = rows[:, POSITION] < np.ceil(like.bar_beats * 12)[rows[:, BAR]]  # a bar of another meter
     return replace(like, rows=sort_rows(rows[fits]))
