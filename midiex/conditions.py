@@ -6,11 +6,13 @@ Knows rows; knows no model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from . import metrics
 from .aligned import LIKENESS_BINS, LIKENESSES
-from .roles import ROLE_NAMES
+from .roles import ROLE_NAMES, Voice
 from .tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -118,6 +120,12 @@ def program_vector(rows: np.ndarray) -> np.ndarray:
 
 def voice_vector(rows: np.ndarray) -> np.ndarray:
     """1.0 for every voice (program, instance) that plays in rows, shape (VOICE_SLOTS,) float32."""
+    return vector_of_voices(rows[:, [PROGRAM, INSTANCE]])
+
+
+def vector_of_voices(voices: Sequence[Voice] | np.ndarray) -> np.ndarray:
+    """1.0 for each of the voices (program, instance), shape (VOICE_SLOTS,) float32."""
+    program, instance = np.asarray(voices, np.int64).reshape(-1, 2).T
     out = np.zeros(VOICE_SLOTS, np.float32)
-    out[rows[:, PROGRAM] * VOICE_INSTANCES + np.minimum(rows[:, INSTANCE], VOICE_INSTANCES - 1)] = 1.0
+    out[program * VOICE_INSTANCES + np.minimum(instance, VOICE_INSTANCES - 1)] = 1.0
     return out

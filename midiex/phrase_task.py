@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import conditions, metrics
-from .form_plan import HARMONY, NEW, NEW_LEAD, SAME, VARIED, PlannedPhrase
+from . import aligned, conditions, metrics
+from .aligned import AlignedSource
+from .chunks import thin
+from .form_plan import HARMONY, NEW, NEW_LEAD, ROLES, SAME, VARIED, PlannedPhrase
 from .tokens import (
     BAR,
     DRUM_PROGRAM,
@@ -20,6 +22,7 @@ from .tokens import (
     DURATIONS,
     DURATIONS_PER_BEAT,
     INSTANCE,
+    MAX_INSTANCES,
     PITCH,
     POSITION,
     PROGRAM,
@@ -148,6 +151,19 @@ def told(ready: Ready, usual: Mapping[str, float], beats: float, seconds: float)
     return conditions.note_conditions(figures | asked | {"tuned": float(tuned)})
 
 
+def aligned_source(ready: Ready, told: np.ndarray, roles: Mapping[Voice, str]) -> AlignedSource | None:
+    """The phrase's source for the network to follow, as like as is asked overall and by role, which is put into the
+    conditions `told`; None: it has none."""
+    if not len(ready.source):
+        return None
+    rows, phrase = thin(ready.source), ready.phrase
+    asked = [phrase.likeness, *(phrase.likeness_of.get(name) for name in ROLES)]
+    told[conditions.LIKENESS :] = [aligned.UNTOLD if a is None else aligned.likeness_bin(a) for a in asked]
+    numbers = {voice: ROLES.index(role) for voice, role in roles.items()}
+    bins = aligned.told_bins(rows, told[conditions.LIKENESS :], numbers)
+    return AlignedSource(rows, bins, int(told[conditions.LIKENESS]))
+
+
 def _arousal(figures: Mapping[str, float]) -> float:
     """As far as density and loudness make it."""
     return metrics.arousal(figures["density"], 0.3, figures["velocity"])
@@ -162,7 +178,7 @@ def likeness(rows: np.ndarray, source: np.ndarray) -> float:
 def _note_set(rows: np.ndarray) -> np.ndarray:
     r = rows.astype(np.int64)
     sixteenth = (r[:, POSITION] + _SIXTEENTH // 2) // _SIXTEENTH
-    return (((r[:, BAR] * 64 + sixteenth) * 256 + r[:, PROGRAM]) * 8 + r[:, INSTANCE]) * 256 + r[:, PITCH]
+    return (((r[:, BAR] * 64 + sixteenth) * 256 + r[:, PROGRAM]) * MAX_INSTANCES + r[:, INSTANCE]) * 256 + r[:, PITCH]
 
 
 def figures_of(rows: np.ndarray, seconds: float) -> dict[str, float]:

@@ -21,14 +21,14 @@ from .decoding import Task
 from .echoes import Listener
 from .form_plan import SAME, FormPlan, PlannedPhrase
 from .habits import Habits
-from .model import AFTER, OPENING, RECALLED, RECENT, SUMMARY, ChunkTransformer
-from .phrase_task import Ready, ready, told
+from .model import AFTER, OPENING, RECALLED, RECENT, SOURCE, STANDING, SUMMARY, ChunkTransformer
+from .phrase_task import Ready, aligned_source, ready, told
 from .phrases import voice_roles
 from .progression import Progression
 from .recalled import Recalled
 from .returns import STILL_TO_ADD, Span, chance_of_return, varied, what_returns
 from .stepper import Memory
-from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, PROGRAM, moved, sort_rows
+from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, moved, sort_rows
 
 MAX_FULL_CHUNKS = 24  # of the song's own chunks kept in full for recall; its latest ones are
 MAX_KNOWN_CHUNKS = 64  # chunks before the seam that are read at all; the opening always is
@@ -149,7 +149,7 @@ class Planner:
         rows = plan.rows_before
         self.progression = Progression.of(rows, plan.bars.positions[: plan.before])
         self.chance_of_return = chance_of_return(rows, self._spans()) if len(rows) else 0.0
-        self.held, self.programs, self.figures = self._song_conditions()
+        self.held, self.programs, self.voices, self.figures = self._song_conditions()
         self.roles = voice_roles(rows) if plan.form else {}
 
     @property
@@ -269,6 +269,7 @@ class Planner:
         phrase, span = asked.phrase, slice(task.first_bar, task.first_bar + len(task.bar_positions))
         seconds = float(self.bars.seconds[span].sum())
         wanted = told(asked, self.figures, float(task.bar_beats.sum()), seconds)
+        source = aligned_source(asked, wanted, self.roles)
         of_notes = wanted > 0
         silent = {(int(p), int(i)) for p, i in np.argwhere(task.grammar.pitches.any(2))} - asked.free
         programs = np.zeros_like(self.programs)
@@ -281,6 +282,8 @@ class Planner:
             task,
             conditions=np.where(of_notes, wanted, task.conditions),
             programs=programs,
+            voices=conditions.vector_of_voices(sorted(asked.voices)),
+            source=source,
             grammar=task.grammar.without(silent),
             fixed=sort_rows(fixed),
             progression=progression,
@@ -292,11 +295,6 @@ class Planner:
             if phrase.first_bar <= bar < phrase.first_bar + phrase.bars and phrase.source_bar is not None:
                 bar += phrase.source_bar - phrase.first_bar
         return bar
-
-    def _chunk_at(self, bar: int, bars: int) -> int | None:
-        """Which chunk shares most bars with [bar, bar + bars); None: none does."""
-        shared = [min(c.first_bar + c.bars, bar + bars) - max(c.first_bar, bar) for c in self.chunks]
-        return int(np.argmax(shared)) if max(shared, default=0) > 0 else None
 
     # ---- tasks and memory ----
 
@@ -322,6 +320,7 @@ class Planner:
             first_bar=first,
             conditions=np.where(told > 0, told, self.held),
             programs=self.programs,
+            voices=self.voices,
             grammar=self.plan.grammar,
             heard=self.heard,
             recalled=self.recalled,
@@ -332,9 +331,12 @@ class Planner:
         )
         asked = self.next_phrase()
         if asked is None:
-            return task, self._memory(last)
-        source = asked.phrase.source_bar
-        return self._as_planned(task, asked), self._memory(last, None if source is None else (source, size))
+            return task, self._memory(last, self._standing(task))
+        task, source = self._as_planned(task, asked), asked.phrase.source_bar
+        goes_back = None
+        if task.source is not None and source is not None:
+            goes_back = self._encode(thin(asked.source), source, asked.phrase.bars)
+        return task, self._memory(last, self._standing(task), goes_back)
 
     def _left(self, index: int) -> int:
         """Chunks to the end of everything, this one included, as the model is told."""
@@ -342,10 +344,14 @@ class Planner:
             return MANY_CHUNKS
         return len(self.sizes) - index + (len(self.following) if self.plan.end == "song" else 0)
 
+    def _standing(self, task: Task) -> KnownChunk | None:
+        """The notes that stand already in the chunk to be written, read as a whole."""
+        return self._encode(task.fixed, task.first_bar, len(task.bar_positions)) if len(task.fixed) else None
+
     @torch.inference_mode()
-    def _memory(self, last: bool, source: tuple[int, int] | None = None) -> Memory:
+    def _memory(self, last: bool, standing: KnownChunk | None, source: KnownChunk | None = None) -> Memory:
         """The fixed-size memory: recent chunks and the recalled one in full, the one that follows when the `last` chunk
-        is written, and summary rows of others. What is recalled is the chunk at `source` (bar, bars), if any."""
+        is written, what is `standing`, and summary rows of others. A `source` takes the place of what is recalled."""
         count = len(self.chunks)
         known = self.chunks + self.following[:1] if last or not count else self.chunks
         room = self.memory.recent_chunks - (1 if len(known) > count else 0)  # as in training
@@ -354,17 +360,14 @@ class Planner:
         full += [(i, AFTER) for i in range(count, len(known))]
         # always one of the song's own chunks: what was written may drift, the song does not
         allowed = [i for i in range(self.song_chunks) if i not in recent and self.chunks[i].encoded is not None]
-        recalled = recall([c.likeness_set for c in self.chunks], allowed)
-        planned = self._chunk_at(*source) if source else None
-        if planned is not None and planned not in recent:
-            recalled = planned
-            if known[planned].encoded is None:
-                chunk = known[planned]
-                known = [*known]
-                known[planned] = self._encode(chunk.rows, chunk.first_bar, chunk.bars)
+        recalled = None if source else recall([c.likeness_set for c in self.chunks], allowed)
         if recalled is not None:
             full.append((recalled, RECALLED))
         shown = {i for i, _ in full}
+        for more, kind in ((source, SOURCE), (standing, STANDING)):
+            if more is not None:
+                full.append((len(known), kind))
+                known = [*known, more]
         older = [i for i in range(count) if i not in shown]
         if len(older) > self.memory.summary_chunks:
             older = older[:1] + older[len(older) - self.memory.summary_chunks + 1 :]
@@ -376,13 +379,15 @@ class Planner:
         kinds += [torch.full((summaries,), OPENING if i == 0 else SUMMARY) for i in older]
         return self.model.remember(torch.cat(encoded), torch.cat(times), torch.cat(kinds))
 
-    def _song_conditions(self) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-        """Conditions and programs to hold: the song's own, its latest minute before the new music counting most; and
-        the figures that the conditions are of."""
+    def _song_conditions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, float]]:
+        """Conditions, programs and voices to hold: the song's own, its latest minute before the new music counts most;
+        and the figures that the conditions are of."""
         near = self.chunks or self.following
         recent = [c for c in near[-6:] if len(c.rows)] or [c for c in self.song if len(c.rows)]
         if not recent:
-            return np.zeros(len(conditions.CONDITIONS), np.int64), np.zeros(FIELD_SIZES[PROGRAM], np.float32), {}
+            nobody = np.zeros((0, len(FIELD_SIZES)), np.int64)
+            told = np.zeros(len(conditions.CONDITIONS), np.int64)
+            return told, conditions.program_vector(nobody), conditions.voice_vector(nobody), {}
         figures = []
         for chunk in recent:
             span = slice(chunk.first_bar, chunk.first_bar + chunk.bars)
@@ -392,5 +397,6 @@ class Planner:
                 )
             )
         mean = {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
-        programs = np.max([conditions.program_vector(c.rows) for c in recent[-3:]], axis=0)
-        return conditions.note_conditions(mean), programs, mean
+        latest = np.concatenate([c.rows for c in recent[-3:]])
+        programs, voices = conditions.program_vector(latest), conditions.voice_vector(latest)
+        return conditions.note_conditions(mean), programs, voices, mean
