@@ -15,7 +15,7 @@ from .form_plan import ROLES, SAME, PlannedPhrase
 from .phrases import DRUMS, bar_units
 from .tokens import BAR, INSTANCE, PITCH, PROGRAM, VELOCITY, VELOCITY_STEP
 
-_SLACK = 1.15  # how far beyond its own range a song's density may be led
+_SLACK = 1.5  # how far beyond its own range a song's density may be led
 USUAL = (4.0, 80.0, 60.0)  # notes a second, velocity and pitch where there is no music to tell
 
 
@@ -148,16 +148,19 @@ class Material:
         """Share of the song's phrases in which each voice plays, (voices,)."""
         return self.song.plays.mean(0) if self.song and len(self.song.plays) else np.ones(len(self.roles))
 
-    def voices(self, base: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def voices(
+        self, base: np.ndarray, shares: np.ndarray, rank: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
         """Voices (voices,) bool that play when those of `base` are changed so that the `shares` (4,; nan: as they are)
-        of each role's do: the rarer ones leave first, the commoner come first. Never none when any may play."""
+        of each role's do: those of low `rank` (voices,) leave first, of high come first. Never none when any may
+        play. Parts of a voice are rounded at random, within a quarter: forms have other numbers of voices."""
         plays = base & self.playing
-        rank = self.presence() + 0.5 * rng.random(len(plays))
         for role in range(len(ROLES)):
             own = np.flatnonzero((self.roles == role) & self.playing)
             if not len(own) or np.isnan(shares[role]):
                 continue
-            want = int(np.clip(np.floor(shares[role] * len(own) + (0.75 if len(own) == 1 else 0.5)), 0, len(own)))
+            up = rng.uniform(0.55, 0.9) if len(own) == 1 else rng.uniform(0.25, 0.75)
+            want = int(np.clip(np.floor(shares[role] * len(own) + up), 0, len(own)))
             order = own[np.argsort(-(rank[own] + 2.0 * plays[own]), kind="stable")]
             plays[own] = False
             plays[order[:want]] = True

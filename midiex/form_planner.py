@@ -26,6 +26,7 @@ LEADS_TO = ("ending", "song", "loop", "open")
 SAME_FROM, VARIED_FROM, HARMONY_FROM, BACKING_FROM = 0.85, 0.3, 0.35, 0.5  # likeness from which a phrase is of a kind
 _NEAREST = 16  # forms among which a seed chooses
 _GOES_ON_FROM = 0.4  # likeness of the song's last phrase to its source from which the section is finished as it was
+_TOLD = 0.75  # how much a new phrase's density is the form's, rather than what its voices usually play
 _MOST_SECTIONS = 10  # from which on further new sections are those that came before
 
 
@@ -160,6 +161,7 @@ class _Planner:
     spans: list[tuple[int, int]] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)  # forms already told
     next_section: int = 0
+    rank: np.ndarray | None = None  # in which order voices come and leave in this section
     left_off: int | None = None  # bar after the source of the latest phrase
 
     @property
@@ -247,7 +249,8 @@ class _Planner:
         s = max(0, int(form.source[p]))
         present = form.voices > 0
         change = np.where(present, form.shares[p] - form.shares[s], np.nan)
-        plays = self.material.voices(there.plays, self.material.shares(there.plays) + change, self.rng)
+        shares = self.material.shares(there.plays) + change
+        plays = self.material.voices(there.plays, shares, self._rank(form, p), self.rng)
         low, high = zip(*self.material.range, strict=True)
         density = there.density * 2.0 ** float(np.clip(form.density[p] - form.density[s], -2, 2))
         loudness = there.loudness + form.loudness[p] - form.loudness[s]
@@ -259,14 +262,21 @@ class _Planner:
         form, material = telling.form, self.material
         base = self._like_in_song(form, p)
         shares = np.where((form.voices > 0) & material.playing.any(), form.shares[p], np.nan)
-        plays = material.voices(base, shares, self.rng)
+        plays = material.voices(base, shares, self._rank(form, p), self.rng)
         usual = material.usual
         told = usual[0] * 2.0 ** float(np.clip(form.density[p], -3, 3))
-        figures = (np.sqrt(told * material.load(plays)), usual[1] + form.loudness[p], usual[2] + form.register[p])
+        figures = (told**_TOLD * material.load(plays) ** (1 - _TOLD), usual[1] + form.loudness[p], usual[2] + form.register[p])
         low, high = zip(*material.range, strict=True)
         here = Span(plays, *(float(v) for v in np.clip(figures, low, high)))
         section = self._section(telling, p, None, 0.0)
         return self._phrase(form, p, NEW, None, section, here, bar, bars)
+
+    def _rank(self, form: Form, p: int) -> np.ndarray:
+        """In which order voices come and leave, (voices,): the common ones first, drawn once a section."""
+        if self.rank is None or form.border[p]:
+            presence = self.material.presence()
+            self.rank = presence + self.rng.random(len(presence))
+        return self.rank
 
     def _like_in_song(self, form: Form, p: int) -> np.ndarray:
         """Voices (voices,) of the song's phrase whose roles and density are most like those of the form's phrase."""
