@@ -15,7 +15,7 @@ from .form_plan import ROLES, SAME, PlannedPhrase
 from .phrases import DRUMS, bar_units
 from .tokens import BAR, INSTANCE, PITCH, PROGRAM, VELOCITY, VELOCITY_STEP
 
-_SLACK = 1.5  # how far beyond its own range a song's density may be led
+_SLACK = 1.8  # how far beyond its own range a song's density may be led
 USUAL = (4.0, 80.0, 60.0)  # notes a second, velocity and pitch where there is no music to tell
 
 

@@ -8,6 +8,7 @@ no files but the shipped shelf.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -26,7 +27,7 @@ LEADS_TO = ("ending", "song", "loop", "open")
 SAME_FROM, VARIED_FROM, HARMONY_FROM, BACKING_FROM = 0.85, 0.3, 0.35, 0.5  # likeness from which a phrase is of a kind
 _NEAREST = 16  # forms among which a seed chooses
 _GOES_ON_FROM = 0.4  # likeness of the song's last phrase to its source from which the section is finished as it was
-_TOLD = 0.75  # how much a new phrase's density is the form's, rather than what its voices usually play
+_TOLD = 0.85  # how much a new phrase's density is the form's, rather than what its voices usually play
 _MOST_SECTIONS = 10  # from which on further new sections are those that came before
 
 
@@ -188,8 +189,7 @@ class _Planner:
 
     def tell_letters(self, names: list[int]) -> None:
         """Go on with sections of these numbers."""
-        nearest = self._nearest() if self.song else []
-        forms = [(form, opening) for form, opening, _ in nearest]
+        forms = [(form, opening) for form, opening, _ in self._nearest]
         form = form_of_letters(names, self.song.form if self.song else None, len(self.spans), forms, self.rng)
         opening = len(form) - len(self.spans)
         same = {i: i for i in range(max(opening, int(form.section.max(initial=0)) + 1))}
@@ -202,17 +202,18 @@ class _Planner:
 
     # ---- which form -------------------------------------------------------------------------------------------------
 
+    @cached_property
     def _nearest(self) -> list[tuple[Form, int, float]]:
         shelf = self.shelf if self.shelf is not None else form_shelf.shipped()
         own = self.song.form if self.song else Form(**empty_fields(0))
-        found = shelf.alike(own, _NEAREST)
-        return [(shelf.forms[i], opening, distance) for i, opening, distance in found]
+        found = [(shelf.forms[i], opening, distance) for i, opening, distance in shelf.alike(own, _NEAREST)]
+        if not found:
+            raise BadInput("The shelf of forms is empty; make one with benchmarks/build_forms.py.")
+        return found
 
     def _choose(self, slot: int) -> Telling:
         """Another form from `slot` on; near ones are likelier."""
-        nearest = [entry for entry in self._nearest() if id(entry[0]) not in self.chosen] or self._nearest()
-        if not nearest:
-            raise BadInput("The shelf of forms is empty; make one with benchmarks/build_forms.py.")
+        nearest = [entry for entry in self._nearest if id(entry[0]) not in self.chosen] or self._nearest
         worth = np.exp(-np.array([distance for _, _, distance in nearest]))
         worth = worth / worth.sum() if worth.sum() > 0 else np.full(len(nearest), 1 / len(nearest))
         form, opening, _ = nearest[int(self.rng.choice(len(nearest), p=worth))]
@@ -265,7 +266,11 @@ class _Planner:
         plays = material.voices(base, shares, self._rank(form, p), self.rng)
         usual = material.usual
         told = usual[0] * 2.0 ** float(np.clip(form.density[p], -3, 3))
-        figures = (told**_TOLD * material.load(plays) ** (1 - _TOLD), usual[1] + form.loudness[p], usual[2] + form.register[p])
+        figures = (
+            told**_TOLD * material.load(plays) ** (1 - _TOLD),
+            usual[1] + form.loudness[p],
+            usual[2] + form.register[p],
+        )
         low, high = zip(*material.range, strict=True)
         here = Span(plays, *(float(v) for v in np.clip(figures, low, high)))
         section = self._section(telling, p, None, 0.0)
