@@ -279,7 +279,7 @@ class _Planner:
     def _rank(self, form: Form, p: int) -> np.ndarray:
         """In which order voices come and leave, (voices,): the common ones first, drawn once a section."""
         if self.rank is None or form.border[p]:
-            presence = self.material.presence()
+            presence = self.material.presence
             self.rank = presence + self.rng.random(len(presence))
         return self.rank
 
