@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from .form_plan import ROLES, SAME, PlannedPhrase
 from .phrases import DRUMS, bar_units
 from .tokens import BAR, INSTANCE, PITCH, PROGRAM, VELOCITY, VELOCITY_STEP
 
-_SLACK = 1.15  # how far beyond its own range a song's density may be led
+_SLACK = 1.8  # how far beyond its own range a song's density may be led
 USUAL = (4.0, 80.0, 60.0)  # notes a second, velocity and pitch where there is no music to tell
 
 
@@ -94,9 +95,11 @@ class Material:
     def _planned_at(self, bar: int, bars: int) -> PlannedPhrase | None:
         """The planned phrase in which most of a span lies."""
         middle = bar + (bars - 1) / 2
+        if not self.planned or middle < self.planned[0].first_bar:
+            return None
         return next((p for p in self.planned if p.first_bar <= middle < p.first_bar + p.bars), None)
 
-    @property
+    @cached_property
     def usual(self) -> tuple[float, float, float]:
         """The song's mean notes a second, velocity and pitch."""
         velocity, count, pitch, tuned = self.sums[-1]
@@ -106,7 +109,7 @@ class Material:
         density = (self.sums[last, 1] - self.sums[first, 1]) / (self.clock[last] - self.clock[first])
         return float(density) or USUAL[0], float(velocity / count), float(pitch / tuned) if tuned else USUAL[2]
 
-    @property
+    @cached_property
     def range(self) -> tuple[tuple[float, float], ...]:
         """Least and most of what phrases of the song that are not silent have: density, loudness, register."""
         usual = self.usual
@@ -144,20 +147,24 @@ class Material:
             [plays[self.roles == role].mean() if (self.roles == role).any() else 0.0 for role in range(len(ROLES))]
         )
 
+    @cached_property
     def presence(self) -> np.ndarray:
         """Share of the song's phrases in which each voice plays, (voices,)."""
         return self.song.plays.mean(0) if self.song and len(self.song.plays) else np.ones(len(self.roles))
 
-    def voices(self, base: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def voices(
+        self, base: np.ndarray, shares: np.ndarray, rank: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
         """Voices (voices,) bool that play when those of `base` are changed so that the `shares` (4,; nan: as they are)
-        of each role's do: the rarer ones leave first, the commoner come first. Never none when any may play."""
+        of each role's do: those of low `rank` (voices,) leave first, of high come first. Never none when any may
+        play. Parts of a voice are rounded at random: forms have other numbers of voices."""
         plays = base & self.playing
-        rank = self.presence() + 0.5 * rng.random(len(plays))
         for role in range(len(ROLES)):
             own = np.flatnonzero((self.roles == role) & self.playing)
             if not len(own) or np.isnan(shares[role]):
                 continue
-            want = int(np.clip(np.floor(shares[role] * len(own) + (0.75 if len(own) == 1 else 0.5)), 0, len(own)))
+            up = rng.uniform(0.55, 0.9) if len(own) == 1 else rng.uniform(0.1, 0.9)
+            want = int(np.clip(np.floor(shares[role] * len(own) + up), 0, len(own)))
             order = own[np.argsort(-(rank[own] + 2.0 * plays[own]), kind="stable")]
             plays[own] = False
             plays[order[:want]] = True
@@ -169,7 +176,7 @@ class Material:
             return plays
         if (base & self.playing).any():
             return base & self.playing
-        return np.arange(len(plays)) == np.where(self.playing, self.presence(), -1).argmax()
+        return np.arange(len(plays)) == np.where(self.playing, self.presence, -1).argmax()
 
     def load(self, plays: np.ndarray) -> float:
         """Notes a second that these voices have together when they play in the song."""
@@ -177,7 +184,7 @@ class Material:
             return self.usual[0]
         first, last = self.song.phrases[0].first_bar + self.offset, self.song.phrases[-1].end + self.offset
         a_second = (self.counts[last] - self.counts[first]) / (self.clock[last] - self.clock[first])
-        return float((a_second / np.maximum(self.presence(), 0.05))[plays].sum()) or self.usual[0]
+        return float((a_second / np.maximum(self.presence, 0.05))[plays].sum()) or self.usual[0]
 
 
 def _role(program: int) -> int:

@@ -8,6 +8,7 @@ no files but the shipped shelf.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -24,8 +25,9 @@ from .tokens import BAR, MAX_CHUNK_BARS
 
 LEADS_TO = ("ending", "song", "loop", "open")
 SAME_FROM, VARIED_FROM, HARMONY_FROM, BACKING_FROM = 0.85, 0.3, 0.35, 0.5  # likeness from which a phrase is of a kind
-_NEAREST = 10  # forms among which a seed chooses
+_NEAREST = 16  # forms among which a seed chooses
 _GOES_ON_FROM = 0.4  # likeness of the song's last phrase to its source from which the section is finished as it was
+_TOLD = 0.85  # how much a new phrase's density is the form's, rather than what its voices usually play
 _MOST_SECTIONS = 10  # from which on further new sections are those that came before
 
 
@@ -38,6 +40,20 @@ class Telling:
     first: int  # number of the planned phrase at which it takes over
     mapped: dict[int, int] = field(default_factory=dict)  # its opening's phrases -> the song's
     sections: dict[int, int] = field(default_factory=dict)  # its sections -> the plan's
+
+    def __post_init__(self) -> None:
+        starts = np.concatenate([[0], np.cumsum(self.form.bars)])[: len(self.form)]
+        begins = starts[self.form.source] + self.form.shift  # the bar at which each phrase's source begins
+        goes_on = begins[1:] == begins[:-1] + self.form.bars[:-1]
+        both = (self.form.source[1:] >= 0) & (self.form.source[:-1] >= 0)
+        self.goes_on = np.append(False, goes_on & both)[: len(self.form)]  # (p,) its source goes on from the last one's
+
+    def run(self, p: int) -> int:
+        """Phrases from `p` on whose sources lie one after another."""
+        end = p + 1
+        while end < len(self.form) and self.goes_on[end]:
+            end += 1
+        return end - p
 
     def at(self, slot: int) -> int:
         return self.opening + slot - self.first
@@ -146,6 +162,8 @@ class _Planner:
     spans: list[tuple[int, int]] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)  # forms already told
     next_section: int = 0
+    rank: np.ndarray | None = None  # in which order voices come and leave in this section
+    left_off: int | None = None  # bar after the source of the latest phrase
 
     @property
     def song(self) -> SongForm | None:
@@ -171,8 +189,7 @@ class _Planner:
 
     def tell_letters(self, names: list[int]) -> None:
         """Go on with sections of these numbers."""
-        nearest = self._nearest() if self.song else []
-        forms = [(form, opening) for form, opening, _ in nearest]
+        forms = [(form, opening) for form, opening, _ in self._nearest]
         form = form_of_letters(names, self.song.form if self.song else None, len(self.spans), forms, self.rng)
         opening = len(form) - len(self.spans)
         same = {i: i for i in range(max(opening, int(form.section.max(initial=0)) + 1))}
@@ -185,17 +202,18 @@ class _Planner:
 
     # ---- which form -------------------------------------------------------------------------------------------------
 
+    @cached_property
     def _nearest(self) -> list[tuple[Form, int, float]]:
         shelf = self.shelf if self.shelf is not None else form_shelf.shipped()
         own = self.song.form if self.song else Form(**empty_fields(0))
-        found = shelf.alike(own, _NEAREST)
-        return [(shelf.forms[i], opening, distance) for i, opening, distance in found]
+        found = [(shelf.forms[i], opening, distance) for i, opening, distance in shelf.alike(own, _NEAREST)]
+        if not found:
+            raise BadInput("The shelf of forms is empty; make one with benchmarks/build_forms.py.")
+        return found
 
     def _choose(self, slot: int) -> Telling:
         """Another form from `slot` on; near ones are likelier."""
-        nearest = [entry for entry in self._nearest() if id(entry[0]) not in self.chosen] or self._nearest()
-        if not nearest:
-            raise BadInput("The shelf of forms is empty; make one with benchmarks/build_forms.py.")
+        nearest = [entry for entry in self._nearest if id(entry[0]) not in self.chosen] or self._nearest
         worth = np.exp(-np.array([distance for _, _, distance in nearest]))
         worth = worth / worth.sum() if worth.sum() > 0 else np.full(len(nearest), 1 / len(nearest))
         form, opening, _ = nearest[int(self.rng.choice(len(nearest), p=worth))]
@@ -210,7 +228,9 @@ class _Planner:
         kind = kind_of(float(form.likeness[p]), form.of_role[p], float(form.harmony[p]))
         source = None if kind == NEW or form.source[p] < 0 else self._source_bar(telling, p, slot, bar, bars)
         if source is None:
+            self.left_off = None
             return self._new(telling, p, bar, bars, keep_section)
+        self.left_off = source + bars
         source = self.material.original(source, bars)
         section = self._section(telling, p, None if keep_section else source, float(form.likeness[p]))
         return self._returning(form, p, kind, source, section, bar, bars)
@@ -230,7 +250,8 @@ class _Planner:
         s = max(0, int(form.source[p]))
         present = form.voices > 0
         change = np.where(present, form.shares[p] - form.shares[s], np.nan)
-        plays = self.material.voices(there.plays, self.material.shares(there.plays) + change, self.rng)
+        shares = self.material.shares(there.plays) + change
+        plays = self.material.voices(there.plays, shares, self._rank(form, p), self.rng)
         low, high = zip(*self.material.range, strict=True)
         density = there.density * 2.0 ** float(np.clip(form.density[p] - form.density[s], -2, 2))
         loudness = there.loudness + form.loudness[p] - form.loudness[s]
@@ -242,14 +263,25 @@ class _Planner:
         form, material = telling.form, self.material
         base = self._like_in_song(form, p)
         shares = np.where((form.voices > 0) & material.playing.any(), form.shares[p], np.nan)
-        plays = material.voices(base, shares, self.rng)
+        plays = material.voices(base, shares, self._rank(form, p), self.rng)
         usual = material.usual
         told = usual[0] * 2.0 ** float(np.clip(form.density[p], -3, 3))
-        figures = (np.sqrt(told * material.load(plays)), usual[1] + form.loudness[p], usual[2] + form.register[p])
+        figures = (
+            told**_TOLD * material.load(plays) ** (1 - _TOLD),
+            usual[1] + form.loudness[p],
+            usual[2] + form.register[p],
+        )
         low, high = zip(*material.range, strict=True)
         here = Span(plays, *(float(v) for v in np.clip(figures, low, high)))
         section = self._section(telling, p, None, 0.0)
         return self._phrase(form, p, NEW, None, section, here, bar, bars)
+
+    def _rank(self, form: Form, p: int) -> np.ndarray:
+        """In which order voices come and leave, (voices,): the common ones first, drawn once a section."""
+        if self.rank is None or form.border[p]:
+            presence = self.material.presence
+            self.rank = presence + self.rng.random(len(presence))
+        return self.rank
 
     def _like_in_song(self, form: Form, p: int) -> np.ndarray:
         """Voices (voices,) of the song's phrase whose roles and density are most like those of the form's phrase."""
@@ -300,6 +332,8 @@ class _Planner:
         """Where the source of the form's phrase lies in the result; None where there is nothing that fits."""
         form, material = telling.form, self.material
         s, shift = int(form.source[p]), int(form.shift[p])
+        if telling.goes_on[p] and self.left_off is not None and material.fits(self.left_off, bar, bars):
+            return self.left_off
         if s >= telling.opening:
             first, length = self.spans[telling.first + s - telling.opening]
             for at in (first + min(shift, length - 1), first):
@@ -327,10 +361,10 @@ class _Planner:
         worth = -1.5 * np.abs(own.shares - form.shares[s])[:, both].sum(1) - 0.5 * np.abs(own.density - form.density[s])
         worth += 1.0 * (own.border == form.border[s]) - 2.0 * np.abs(s / telling.opening - here / len(own))
         worth += 0.3 * self.rng.random(len(own))
-        if s in telling.mapped:
-            worth[telling.mapped[s]] += 4
-        if form.source[p - 1] == s - 1 and s - 1 in telling.mapped and telling.mapped[s - 1] + 1 < len(own):
-            worth[telling.mapped[s - 1] + 1] += 3
+        worth -= 0.7 * (here + telling.run(p) - len(own)).clip(0)  # that there is as much to come back
+        for other, song_phrase in telling.mapped.items():  # in the order in which the form has them
+            if 0 <= (there := song_phrase + s - other) < len(own):
+                worth[there] += 3 / (1 + abs(s - other))
         if (section := telling.sections.get(int(form.section[s]))) is not None:
             worth += 1.5 * (own.section == section)
         return int(np.where(fits, worth, -np.inf).argmax())
@@ -405,6 +439,7 @@ class _Planner:
         section = int(form.section[last])
         there = self.material.span(source, bars)
         here = Span(there.plays & self.material.playing, there.density, there.loudness, there.register)
+        self.left_off = source + bars
         telling.sections.setdefault(int(telling.form.section[p]), section)
         return self._phrase(form, last, kind, source, section, here, bar, bars)
 

@@ -53,6 +53,8 @@ class Shelf:
     def alike(self, form: Form, count: int, ahead: int = 2) -> list[tuple[int, int, float]]:
         """The `count` forms that open most like `form`, nearest first: (number, phrases of it that are its opening,
         distance). Each has at least `ahead` phrases after its opening, unless no form has."""
+        if not self.forms:
+            return []
         opening = np.minimum(len(form), (0.6 * self._sums.lengths).astype(np.int64)).clip(1)
         theirs = self._sums.profiles(opening)
         own = _Sums.of((form,)).profiles(np.array([max(1, len(form))]))

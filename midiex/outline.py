@@ -29,6 +29,7 @@ from .splice import Joint
 from .tokens import BAR, MAX_CHUNK_BARS
 
 MAX_SECONDS = 6 * 3600
+MAX_NAME = 12  # letters of a section's name
 ENDING, SONG, LOOP, OPEN = "ending", "song", "loop", "open"  # what the last chunk leads to
 FLAT = "flat"  # the form of music without a plan
 
@@ -79,6 +80,10 @@ class Outline:
                 raise BadInput(
                     f"The plan's phrase at bar {bar + 1} has {phrase.bars} bars and the limit is {MAX_CHUNK_BARS}; "
                     "make two of it."
+                )
+            if not (phrase.section.isprintable() and 1 <= len(phrase.section) <= MAX_NAME):
+                raise BadInput(
+                    f"The plan's phrase at bar {bar + 1} is of a section called {phrase.section!r}; name it by a letter."
                 )
             if strange := sorted(set(phrase.voices) - self.players):
                 raise BadInput(
@@ -181,7 +186,7 @@ def as_it_was(
     play = tuple(i for i in sorted(playing) if tuple(voices[i].tolist()) in there) or tuple(sorted(playing))
     figures = figures_of(rows, float(line.grid.bar_s[line.before : line.before + line.new].sum()))
     source = line.before - formed.back
-    known = 0 <= source <= line.before - line.new
+    known = formed.kind != NEW and 0 <= source <= line.before - line.new
     kind = NEW if not known else VARIED if formed.kind == SAME else formed.kind
     phrase = PlannedPhrase(
         line.before, line.new, formed.section, kind, source if known else None, play,

@@ -15,7 +15,8 @@ from . import phrases
 from .phrases import BASS, CHORDS, LEAD, BarMatches, Phrase
 from .tokens import BAR, INSTANCE, PROGRAM
 
-ALIKE = 0.5  # mean affinity from which two sections are the same one
+ALIKE = (0.5, 0.75)  # mean affinity from which two sections are the same one: at least, and enough in any song
+_AS_WITHIN = 0.95  # of the affinity inside sections, which is as good
 MOST_LETTERS = 8
 _BORDER_COST = 0.55  # what a border must be worth, on a scale on which the strongest tenth lies at 1
 _SHORT_COSTS = (0.0, 0.5, 0.1, 0.15)  # of a section of so many phrases; 4 and more cost nothing
@@ -167,25 +168,44 @@ def _borders(strength: np.ndarray) -> np.ndarray:
 
 
 def _joined(affinity: np.ndarray, borders: np.ndarray, most: int) -> np.ndarray:
-    """A number for each section, the same for those that are one; at most `most` different ones."""
-    count = len(borders) - 1
-    alike = np.eye(count)
+    """A number for each section, the same for those that are one; at most `most` different ones.
+
+    Two sections are one when laid side by side they are much alike for this song. Where next to nothing returns, it is
+    enough that they are as alike as the phrases inside either: a texture that stays is one section.
+    """
+    count, phrase_count = len(borders) - 1, len(affinity)
+    others = affinity[~np.eye(phrase_count, dtype=bool)]
+    usual, high = np.quantile(others, (0.5, 0.9)).tolist() if len(others) else (0.0, 0.0)
+    enough = float(np.clip((usual + high) / 2, *ALIKE))
+    spans = [slice(int(first), int(last)) for first, last in zip(borders[:-1], borders[1:], strict=True)]
+    within = np.array([_within(affinity[span, span], usual) for span in spans])
+    alike, least = np.eye(count), np.zeros((count, count))
     for i in range(count):
         for j in range(i):
-            alike[i, j] = alike[j, i] = _aligned(affinity[borders[i] : borders[i + 1], borders[j] : borders[j + 1]])
+            alike[i, j] = alike[j, i] = _aligned(affinity[spans[i], spans[j]])
+            least[i, j] = least[j, i] = enough
+            if high < ALIKE[0]:
+                least[i, j] = least[j, i] = _AS_WITHIN * max(float(min(within[i], within[j])), usual)
+    margin = alike - least
     groups = [[i] for i in range(count)]
     while len(groups) > 1:
         pairs = [
-            (float(alike[np.ix_(a, b)].mean()), i, j) for i, a in enumerate(groups) for j, b in enumerate(groups[:i])
+            (float(margin[np.ix_(a, b)].mean()), i, j) for i, a in enumerate(groups) for j, b in enumerate(groups[:i])
         ]
         closest, i, j = max(pairs)
-        if closest < ALIKE and len(groups) <= most:
+        if closest < 0 and len(groups) <= most:
             break
         groups[j] += groups.pop(i)
     number = np.zeros(count, np.int64)
     for value, group in enumerate(groups):
         number[group] = value
     return number
+
+
+def _within(block: np.ndarray, usual: float) -> float:
+    """Mean affinity of the phrases of one section among each other."""
+    others = block[~np.eye(len(block), dtype=bool)]
+    return float(others.mean()) if len(others) else usual
 
 
 def _aligned(block: np.ndarray) -> float:
