@@ -187,6 +187,8 @@ def lively_model(config: Config, seed: int = 0) -> ChunkTransformer:
             noise = torch.randn(weight.shape, generator=generator)
             if name.startswith(("heads.bucket.", "heads.level.")):
                 noise /= TRUST_SCALE  # network and habits alike have a say
+            if name.startswith("voices."):
+                noise *= 8  # few of a thousand slots are ever filled
             if isinstance(owner, torch.nn.RMSNorm):
                 weight.copy_(1 + 0.2 * noise)
             elif isinstance(owner, torch.nn.Linear):

@@ -176,7 +176,7 @@ class TokenDataset(Dataset):
         return TokenWindow.of(*self.draw_music(rng), self.tokenizer)
 
     def draw_music(self, rng: np.random.Generator) -> tuple[Window, np.ndarray]:
-        """As Dataset.draw, with the length of each of the song's bars."""
+        """As Dataset.draw by a config of `sizes`, with the length of each of the song's bars."""
         source = int(rng.choice(len(self.sources), p=self.source_chance))
         songs = self.sources[source]
         song = self._augmented(songs.song(int(rng.choice(len(songs), p=self.song_chance[source]))), rng)
