@@ -21,7 +21,7 @@ from midiex import score
 from midiex.choices import Choices, told_more
 from midiex.constraints import Grammar
 from midiex.decoding import Task, stepper_for
-from midiex.echoes import ECHOES, NOTHING, Listener
+from midiex.echoes import ECHOES, NO_SOURCE, NOTHING, Listener
 from midiex.errors import MidiexError
 from midiex.evaluation.excerpts import example, whole
 from midiex.evaluation.run import songs_of
@@ -78,7 +78,7 @@ def foresee(engine: str, model: Model, task: Task, memory: Memory, rows: np.ndar
     onset: np.ndarray | None = None
     for number in range(len(rows) + 1):
         place = (0, 0) if onset is None else (int(onset[0, 0]) + task.first_bar, int(onset[0, 1]))
-        heard = listener.expect(*place) if onset is not None else nothing()
+        heard = [*listener.expect(*place), *NO_SOURCE] if onset is not None else nothing()
         states = stepper.step(previous, onset, np.array([heard]))
         if onset is not None:
             note = rows[number - 1 : number].astype(np.int64)

@@ -19,7 +19,7 @@ from .choices import Choices, told_more
 from .chunks import MAX_CHUNK_NOTES
 from .config import GenerateConfig
 from .constraints import END, Grammar, Runs, State
-from .echoes import ECHOES, NOTHING, Listener
+from .echoes import ECHOES, NO_SOURCE, NOTHING, Listener
 from .habits import Habits, Told
 from .model import ChunkTransformer
 from .progression import HALVES
@@ -39,7 +39,6 @@ from .tokens import (
 )
 
 BAR_HEAD, POSITION_HEAD = HEAD_ORDER.index(BAR), HEAD_ORDER.index(POSITION)
-_NO_SOURCE = [tuple(NOTHING.tolist())] * 2
 WHICH = (PROGRAM, INSTANCE, PITCH)  # what sorts the notes of one onset, the first of HEAD_ORDER
 
 
@@ -349,7 +348,7 @@ class _Writing:
         )
         found = [listener.expect(bar, position) for listener, bar, position in places]
         for k, (bar, position) in enumerate(self.onset.tolist()):
-            found[k] += self.followers[k].expect(bar, position) if self.followers else _NO_SOURCE
+            found[k] += self.followers[k].expect(bar, position) if self.followers else NO_SOURCE
         return np.array(found, np.int64)
 
     # ---- what an aligned source says of them ----

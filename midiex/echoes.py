@@ -26,6 +26,7 @@ MOST_BARS = 32  # back, or on: more counts as this
 LISTENER_NOTES = 8192  # of new music, a quarter of an hour of a band: an endless piece is not remembered endlessly
 ECHO_SIZES = (MOST_BARS + 1, *FIELD_SIZES[1:])  # of each field, without NOTHING
 NOTHING = np.array(ECHO_SIZES)  # (8,)
+NO_SOURCE = [ECHO_SIZES] * 2  # what stands for the echoes of an aligned source where there is none
 _WHAT = slice(PROGRAM, PITCH + 1)  # program, instance, pitch
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 

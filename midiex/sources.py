@@ -52,7 +52,7 @@ class Spans:
         here[self.bar[low:high] - first, which.reshape(-1)] = 1
         before = slice(0, self.edges[first])
         place = np.searchsorted(known, self.key[before])
-        shared_key = (place < len(known)) & (known[np.minimum(place, len(known) - 1)] == self.key[before])
+        shared_key = np.append(known, -1)[place] == self.key[before]  # keys are never negative
         there = np.zeros((first, here.shape[1]), np.float32)
         there[self.bar[before][shared_key], place[shared_key]] = 1
         common = here @ there.T  # (bars, first)

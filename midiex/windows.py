@@ -133,7 +133,9 @@ def source_of(chunk: WindowChunk, song: Song, bar: int, beat_starts: np.ndarray,
 
 
 def with_standing(window: Window, share: float, rng: np.random.Generator) -> Window:
-    """The window, in a `share` of whose chunks some voices stand already: all but the lead, or any."""
+    """The window, in a `share` of whose chunks some voices stand already: any, but never all."""
+    if not share:
+        return window
     chunks = []
     for i, chunk in enumerate(window.chunks):
         if i >= window.extras and rng.random() < share:

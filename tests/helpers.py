@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import pytest
 import symusic
 import torch
 
-from midiex import collate, tokens, windows
+from midiex import aligned, collate, tokens, windows
 from midiex.chunks import row_times
+from midiex.conditions import CONDITIONS, VOICE_INSTANCES, VOICE_SLOTS
 from midiex.config import Config, load_config
 from midiex.errors import MissingPart
 from midiex.layers import TRUST_SCALE
@@ -186,6 +187,8 @@ def lively_model(config: Config, seed: int = 0) -> ChunkTransformer:
             noise = torch.randn(weight.shape, generator=generator)
             if name.startswith(("heads.bucket.", "heads.level.")):
                 noise /= TRUST_SCALE  # network and habits alike have a say
+            if name.startswith("voices."):
+                noise *= 8  # few of a thousand slots are ever filled
             if isinstance(owner, torch.nn.RMSNorm):
                 weight.copy_(1 + 0.2 * noise)
             elif isinstance(owner, torch.nn.Linear):
@@ -201,8 +204,10 @@ def model_batch(
     full: Sequence[Sequence[tuple[int, int]]],
     summaries: Sequence[Sequence[tuple[int, int]]],
     bars: int = 4,
+    goes_back: Mapping[int, int] | None = None,
 ) -> Batch:
-    """A batch of chunks of 4/4 that stand one after another, with (chunk, kind) memory slots for each target."""
+    """A batch of chunks of 4/4 that stand one after another, with (chunk, kind) memory slots for each target.
+    `goes_back`: to which chunk a target chunk does, where it does."""
     beat_starts = np.arange(bars * len(chunks) + 1) * 4.0
     times = []
     for i, rows in enumerate(chunks):
@@ -210,7 +215,9 @@ def model_batch(
         moved[:, BAR] += i * bars
         times.append(row_times(moved, beat_starts))
     rng = np.random.default_rng(0)
-    told = [[int(rng.integers(0, 6)) for _ in range(11)] for _ in target]
+    told = rng.integers(0, 6, (len(target), len(CONDITIONS)))
+    voices = np.zeros((len(target), VOICE_SLOTS), np.float32)
+    voices[:, [0, 1, 40 * VOICE_INSTANCES]] = 1
     programs = np.zeros((len(target), FIELD_SIZES[PROGRAM]), np.float32)
     programs[:, [0, 40]] = 1
     full_index, full_kind = _slots(full)
@@ -218,6 +225,10 @@ def model_batch(
     first_bars = [i * bars for i in range(len(chunks))]
     echoes = collate.step_echoes(list(chunks), first_bars)
     habits = collate.step_habits(list(chunks), first_bars)
+    sources = [chunks[goes_back[i]] if goes_back and i in goes_back else chunks[i][:0] for i in target]
+    said = [aligned.evidence(chunks[i], rows, np.full(len(rows), 6), 4) for i, rows in zip(target, sources, strict=True)]
+    for i, own in zip(target, said, strict=True):
+        echoes[i][:, -2:] = own.echoes
     return Batch(
         rows=torch.from_numpy(np.concatenate(list(chunks)).astype(np.int64)),
         lengths=torch.tensor([len(rows) for rows in chunks]),
@@ -225,7 +236,7 @@ def model_batch(
         starts=torch.tensor([[i * bars * 4.0, i * bars] for i in range(len(chunks))]),
         window=torch.zeros(len(chunks), dtype=torch.int64),
         target=torch.tensor(list(target)),
-        conditions=torch.tensor(told),
+        conditions=torch.from_numpy(told),
         programs=torch.from_numpy(programs),
         full=full_index,
         full_kind=full_kind,
@@ -236,6 +247,9 @@ def model_batch(
         habit_bucket=torch.from_numpy(np.concatenate([habits[i].bucket for i in target])),
         habit_level=torch.from_numpy(np.concatenate([habits[i].level for i in target])),
         source=torch.zeros(len(target), dtype=torch.int64),
+        voices=torch.from_numpy(voices),
+        aligned_share=torch.from_numpy(np.concatenate([own.share for own in said])),
+        aligned_bucket=torch.from_numpy(np.concatenate([own.bucket for own in said])),
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midiex import augment, tokens
-from midiex.tokens import BAR, DRUM_PROGRAM, FIELD_SIZES, INSTANCE, PITCH, PROGRAM, VELOCITY
+from midiex.tokens import BAR, DRUM_PROGRAM, FIELD_SIZES, INSTANCE, MAX_INSTANCES, PITCH, PROGRAM, VELOCITY
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -77,10 +77,10 @@ def test_a_full_family_is_not_swapped() -> None:
 @given(seed=seeds)
 def test_a_dropped_voice_goes_whole_and_the_fullest_stays(seed: int) -> None:
     rng, rows = rng_and_rows(seed)
-    voice = rows[:, PROGRAM].astype(np.int64) * 8 + rows[:, INSTANCE]
+    voice = rows[:, PROGRAM].astype(np.int64) * MAX_INSTANCES + rows[:, INSTANCE]
     voices, counts = np.unique(voice, return_counts=True)
     out = augment.drop_voice(rows, rng)
-    left = set((out[:, PROGRAM].astype(np.int64) * 8 + out[:, INSTANCE]).tolist())
+    left = set((out[:, PROGRAM].astype(np.int64) * MAX_INSTANCES + out[:, INSTANCE]).tolist())
     assert len(left) == len(voices) - 1 and voices[counts.argmax()] in left
     np.testing.assert_array_equal(out, rows[np.isin(voice, list(left))])
 
@@ -108,7 +108,7 @@ def test_a_score_without_dynamics_gets_a_level_for_each_voice(seed: int) -> None
     rng, rows = rng_and_rows(seed)
     rows[:, VELOCITY] = 16
     out = augment.level_velocity(rows, rng)
-    voice = rows[:, PROGRAM].astype(np.int64) * 8 + rows[:, INSTANCE]
+    voice = rows[:, PROGRAM].astype(np.int64) * MAX_INSTANCES + rows[:, INSTANCE]
     levels = [set(out[voice == v, VELOCITY].tolist()) for v in np.unique(voice)]
     assert all(len(level) == 1 for level in levels)
     assert all(10 <= level.pop() <= 30 for level in levels)
@@ -127,3 +127,26 @@ def test_drums_are_laid_under_the_wanted_bars(first: int, last: int) -> None:
     np.testing.assert_array_equal(out[out[:, PROGRAM] != DRUM_PROGRAM], rows)
     assert (np.diff(tokens.row_key(out)) > 0).all()
     assert pattern[:, BAR].max() == 1
+
+
+@given(seed=seeds, many=st.integers(1, MAX_INSTANCES))
+def test_instances_under_other_numbers_keep_their_order_and_everything_else(seed: int, many: int) -> None:
+    rng, rows = rng_and_rows(seed)
+    rows[:, INSTANCE] = rng.integers(0, many, len(rows))
+    rows = tokens.sort_rows(rows)
+    before = rows.copy()
+    out = augment.spread_instances(rows, rng)
+    np.testing.assert_array_equal(rows, before)
+    assert same_but(rows, out, INSTANCE) and (np.diff(tokens.row_key(out)) > 0).all()
+    for program in np.unique(rows[:, PROGRAM]):
+        mine = rows[:, PROGRAM] == program
+        pairs = sorted(set(zip(rows[mine, INSTANCE].tolist(), out[mine, INSTANCE].tolist(), strict=True)))
+        new = [number for _, number in pairs]
+        assert len({old for old, _ in pairs}) == len(pairs) == len(set(new))  # each has one number of its own
+        assert new == sorted(new) and 0 <= new[0] and new[-1] < MAX_INSTANCES
+
+
+def test_every_instance_number_is_met_in_training() -> None:
+    rng, rows = rng_and_rows(0, n=10, voices=1)
+    met = {int(i) for _ in range(600) for i in augment.spread_instances(rows, rng)[:, INSTANCE]}
+    assert met == set(range(MAX_INSTANCES))

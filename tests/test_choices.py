@@ -8,12 +8,13 @@ import torch
 from helpers import lively_model, random_rows, tiny_config
 from songs import rows_of, told_of
 
+from midiex.aligned import LIKENESS_BINS, NOTHING_SAID, Says, bucket_of
 from midiex.choices import Choices, told_more
 from midiex.decoding import POSITION_HEAD
 from midiex.habits import HABITS, STAYS, SYMBOLS, Habits, Told
 from midiex.layers import Heads
 from midiex.model import ChunkTransformer
-from midiex.occurrences import bucket_of
+from midiex.occurrences import bucket_of as bucket_of_counts
 from midiex.recalled import Recalled
 from midiex.tokens import BAR, FIELD_SIZES, FIELDS, HEAD_ORDER, PITCH, POSITION, PROGRAM, moved
 
@@ -43,13 +44,13 @@ def mixed_by_hand(
     for k, columns in enumerate(told):
         counted = list(habits.seen(name, columns)) if columns else [({}, 0)] * len(HABITS[name])
         seen = np.array([[sum(symbols.values()) for symbols, _ in counted]])
-        bucket = bucket_of(seen, np.array([[len(symbols) for symbols, _ in counted]]))
-        known = (torch.from_numpy(values) for values in (bucket, habits.levels(name)[None]))
+        bucket = bucket_of_counts(seen, np.array([[len(symbols) for symbols, _ in counted]]))
+        known = (torch.from_numpy(np.pad(of, ((0, 0), (0, 1)))) for of in (bucket, habits.levels(name)[None]))  # no source
         trust = heads.trust(head, features[k : k + 1], *known).exp().double().numpy()[0]
         elsewhere = np.where(np.arange(mixed.shape[1]) == bar, 0, mixed[k])
         elsewhere /= elsewhere.sum()
         mixed[k] *= trust[0]
-        for (symbols, start), share in zip(counted, trust[1:] / np.maximum(1, seen[0]), strict=True):
+        for (symbols, start), share in zip(counted, trust[1:-1] / np.maximum(1, seen[0]), strict=True):
             for symbol, times in symbols.items():
                 if name != BAR:
                     value = (symbol + start) % SYMBOLS
@@ -94,6 +95,74 @@ def test_choices_mix_the_network_with_what_the_song_did(head: int, seed: int) ->
     alone = torch.softmax(model.heads.out[head](model.heads.features(head, states, chosen)), 1).numpy()
     np.testing.assert_allclose(found[3], alone[3], rtol=1e-4, atol=1e-7)
     assert not np.allclose(found[:3], alone[:3], rtol=0.1)
+
+
+def mixed_in_torch(
+    heads: Heads, habits: Habits, head: int, states: tuple[torch.Tensor, ...], told: list[Told], said: list[Says], bar: int
+) -> np.ndarray:  # fmt: skip
+    """Probabilities (K, n) of each value as training has them: what every value would cost as the target."""
+    name, sizes = HEAD_ORDER[head], (len(told), heads.out[head].out_features)
+    share, bucket = np.zeros((*sizes, len(HABITS[name]) + 1), np.float32), np.zeros((len(told), len(HABITS[name]) + 1), int)
+    level = np.tile(np.append(habits.levels(name), 0), (len(told), 1))
+    for k, (columns, (value, trusted)) in enumerate(zip(told, said, strict=True)):
+        for c, (symbols, start) in enumerate(habits.seen(name, columns) if columns else ()):
+            seen = sum(symbols.values())
+            bucket[k, c] = bucket_of_counts(np.array(seen), np.array(len(symbols)))
+            for v in range(sizes[1]):
+                symbol = (STAYS if v == bar else 1 - STAYS) if name == BAR else (v - start) % SYMBOLS
+                share[k, v, c] = symbols.get(symbol, 0) / max(1, seen)
+        bucket[k, -1] = trusted
+        for v in range(sizes[1]):
+            share[k, v, -1] = value == ((STAYS if v == bar else 1 - STAYS) if name == BAR else v)
+    features = heads.features(head, states, None)
+    trust = heads.trust(head, features, torch.from_numpy(bucket), torch.from_numpy(level))
+    found = np.zeros(sizes)
+    for v in range(sizes[1]):
+        target = torch.full((len(told),), v)
+        given = torch.from_numpy(share[:, v])
+        own, others = heads.opinions(head, features, target, torch.full_like(target, bar), given)
+        found[:, v] = torch.logsumexp(trust + torch.cat([own[:, None], others], 1), 1).exp().double().numpy()
+    return found
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("head", range(8), ids=[FIELDS[name] for name in HEAD_ORDER])
+def test_choices_mix_in_what_a_source_says_as_training_does(head: int) -> None:
+    """Of candidates whose source says this, that or nothing, with habits and without."""
+    model, name = lively_model(tiny_config()), HEAD_ORDER[head]
+    before = Habits()
+    for row in random_rows(np.random.default_rng(0), 60, bars=8):
+        before.hear(row)
+    coming = moved(random_rows(np.random.default_rng(0), 60, bars=8)[4:5], 8)[0].tolist()
+    columns = told_of(Habits(before), name, coming)
+    told: list[Told] = [columns, columns, {}, columns, {}]
+    values = (STAYS, 1 - STAYS) if name == BAR else (1, 3)
+    kinds = [int(bucket_of(told_bin, kept)) for told_bin, kept in ((0, True), (LIKENESS_BINS - 1, False), (4, True))]
+    said: list[Says] = [(values[0], kinds[0]), (values[1], kinds[1]), (values[0], kinds[2]), NOTHING_SAID, NOTHING_SAID]
+    states = states_of(model, len(told))
+    choices = Choices(model.heads, Recalled(before))
+    found = choices.p(head, together(states), told, np.full(len(told), 2), said)
+    expected = mixed_in_torch(model.heads, before, head, states, told, said, bar=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+    without = choices.p(head, together(states), told, np.full(len(told), 2))
+    assert not np.allclose(found[:3], without[:3], rtol=0.05)
+    np.testing.assert_allclose(found[3:], without[3:], rtol=1e-5)
+
+
+def test_a_source_may_weigh_more() -> None:
+    """Its odds against all else grow by as much as is said."""
+    model, head = lively_model(tiny_config()), HEAD_ORDER.index(PITCH)
+    states, said = states_of(model, 1), [(60, int(bucket_of(5, True)))]
+    shares = []
+    for nats in (0.0, 1.5):
+        choices = Choices(model.heads, Recalled(Habits()), more_aligned=nats)
+        own = choices.p(head, together(states), [{}])[0]
+        mixed = choices.p(head, together(states), [{}], said=said)[0]
+        others = np.arange(len(own)) != 60
+        np.testing.assert_allclose(mixed[others] / own[others], (mixed[others] / own[others])[0], rtol=1e-3)
+        shares.append(1 - (mixed[others] / own[others])[0])
+    odds = [share / (1 - share) for share in shares]
+    assert odds[1] / odds[0] == pytest.approx(np.exp(1.5), rel=1e-3)
 
 
 @torch.inference_mode()

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midiex import conditions, tokens
+from midiex.aligned import LIKENESS_BINS, LIKENESSES
 from midiex.conditions import CONDITION_SIZES, chunks_left_bin, features, frame_conditions, note_conditions
-from midiex.tokens import DRUM_PROGRAM, DURATION, PITCH, PROGRAM, VELOCITY
+from midiex.roles import ROLE_NAMES
+from midiex.tokens import DRUM_PROGRAM, DURATION, INSTANCE, MAX_INSTANCES, PITCH, PROGRAM, VELOCITY
 
 BEATS, SECONDS = 16.0, 8.0
 
@@ -33,8 +35,12 @@ def melody(**fields: int) -> np.ndarray:
 
 def test_names_and_sizes_agree() -> None:
     assert len(conditions.CONDITIONS) == len(CONDITION_SIZES)
-    for name, index in (("bars", conditions.BARS), ("velocity", conditions.LOUDNESS), ("left", conditions.LEFT)):
+    places = {"bars": conditions.BARS, "velocity": conditions.LOUDNESS, "left": conditions.LEFT}
+    for name, index in (places | {"likeness": conditions.LIKENESS}).items():
         assert conditions.CONDITIONS[index] == name
+    assert len(conditions.CONDITIONS) == conditions.LIKENESS + LIKENESSES
+    assert conditions.CONDITIONS[conditions.LIKENESS + 1 :] == tuple(f"likeness_{name}" for name in ROLE_NAMES)
+    assert set(CONDITION_SIZES[conditions.LIKENESS :]) == {LIKENESS_BINS}
 
 
 def test_chunks_left() -> None:
@@ -74,8 +80,10 @@ def test_what_notes_tell_stays_within_its_vocabulary(seed: int, n: int, seconds:
 
 def test_silence_is_of_unknown_mood() -> None:
     silence = np.zeros((0, 8), np.int32)
-    assert told(silence).tolist() == [0] * 3 + [1] + [0] * 7
-    assert not conditions.program_vector(silence).any()
+    only_thin = np.zeros(len(CONDITION_SIZES))
+    only_thin[conditions.DENSITY] = 1
+    assert told(silence).tolist() == only_thin.tolist()
+    assert not conditions.program_vector(silence).any() and not conditions.voice_vector(silence).any()
 
 
 def test_drums_alone_have_no_register_and_no_key() -> None:
@@ -113,3 +121,12 @@ def test_programs_that_play_are_told() -> None:
     vector = conditions.program_vector(rows)
     assert vector.shape == (129,) and vector.dtype == np.float32
     assert np.flatnonzero(vector).tolist() == [0, 40, 128] and vector.max() == 1
+
+
+def test_voices_that_play_are_told_up_to_the_eighth_of_a_program() -> None:
+    rows = melody()
+    rows[:4, INSTANCE] = 0, 1, 7, MAX_INSTANCES - 1  # the last two count as one
+    rows[4:6, PROGRAM], rows[4:6, INSTANCE] = DRUM_PROGRAM, 3
+    vector = conditions.voice_vector(rows)
+    assert vector.shape == (conditions.VOICE_SLOTS,) and vector.dtype == np.float32
+    assert np.flatnonzero(vector).tolist() == [0, 1, 7, 128 * 8 + 3] and vector.max() == 1

@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midiex import conditions, dataset, tokens, windows
+from midiex.aligned import LIKENESSES
 from midiex.chunks import MAX_CHUNK_NOTES
 from midiex.collate import collate, memory_slots
 from midiex.config import MemoryConfig
 from midiex.dataset import Dataset, load_split
 from midiex.errors import BadInput
-from midiex.model import AFTER, NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch
+from midiex.model import AFTER, NOTHING, OPENING, RECALLED, RECENT, SOURCE, STANDING, SUMMARY, Batch
 from midiex.prepare import prepare
+from midiex.sources import Source
 from midiex.tokens import BAR, DRUM_PROGRAM, MAX_CHUNK_BARS, PROGRAM
 from midiex.windows import WindowChunk, make_chunk, make_window
 
@@ -117,13 +119,18 @@ def test_batches_are_sound(shards: Path) -> None:
         assert batch.full.max() < n_chunks and batch.summaries.max() < n_chunks
         assert batch.full_kind.max() < RECENT + data.memory.recent_chunks
         assert not (batch.full == batch.target[:, None]).any() and not (batch.summaries == batch.target[:, None]).any()
+        aside = torch.cat([batch.full[batch.full_kind == kind] for kind in (SOURCE, STANDING)])
+        assert aside.sort().values.equal((batch.window == -1).nonzero()[:, 0])  # nobody else looks at these
+        assert batch.voices.shape == (n_targets, conditions.VOICE_SLOTS)
+        assert len(batch.aligned_share) == len(batch.aligned_bucket) == len(batch.echoes) == len(batch.habit_level)
         first = torch.cumsum(batch.lengths, 0) - batch.lengths
         for i in range(n_chunks):
             rows = batch.rows[first[i] : first[i] + batch.lengths[i]].numpy()
             assert (np.diff(tokens.row_key(rows)) > 0).all()
         sizes.append(int(batch.lengths[batch.target].sum()))
         kinds |= set(batch.full_kind.unique().tolist()) | set(batch.summary_kind.unique().tolist())
-    assert kinds == {NOTHING, SUMMARY, OPENING, RECALLED, AFTER, RECENT, RECENT + 1}  # every layout is trained
+    every_kind = {NOTHING, SUMMARY, OPENING, RECALLED, AFTER, SOURCE, STANDING, RECENT, RECENT + 1}
+    assert kinds == every_kind  # every layout is trained
     assert np.mean(sizes) * dataset.MICRO_BATCHES > 0.4 * data.train.notes_per_batch
 
 
@@ -329,7 +336,8 @@ def test_recall_never_looks_at_the_chunk_to_come(line: list[WindowChunk]) -> Non
 def test_validation_tells_nothing_that_only_the_true_chunk_knows(line: list[WindowChunk]) -> None:
     window = windows.Window(line[:5], 1, 3, 0)
     batch = collate([window, window], MEMORY, 0.5, None)
-    assert not batch.conditions[:, conditions.DENSITY : conditions.LEFT].any() and not batch.programs.any()
+    assert not batch.conditions[:, conditions.DENSITY : conditions.LEFT].any()
+    assert not batch.programs.any() and not batch.voices.any()
     for name in ("bars", "meter", "tempo", "left"):
         assert (batch.conditions[:, conditions.CONDITIONS.index(name)] > 0).all(), name
     assert batch.target.tolist() == [1, 2, 3, 4, 6, 7, 8, 9] and batch.source.tolist() == [3] * 8
@@ -339,14 +347,18 @@ def test_validation_tells_nothing_that_only_the_true_chunk_knows(line: list[Wind
 
 
 def test_training_hides_conditions_now_and_then(line: list[WindowChunk]) -> None:
-    window = windows.Window(line, 0, 0, 0)
+    source = Source(0, line[0].rows, line[0].times, line[0].start, np.full(LIKENESSES, 0.4))
+    window = windows.Window([replace(chunk, goes_back=source) for chunk in line], 0, 0, 0)
     rng = np.random.default_rng(0)
     batches = [collate([window], MEMORY, 0.2, rng) for _ in range(40)]
     told = torch.cat([b.conditions for b in batches])
     hidden = (told == 0).float().mean(0)
-    assert (hidden > 0.15).all() and (hidden < 0.45).all()
-    no_programs = (torch.cat([b.programs for b in batches]).sum(1) == 0).float().mean()
-    assert 0.15 < no_programs < 0.45
+    of_source = hidden[conditions.LIKENESS :]  # which are hidden together, too
+    hidden = hidden[: conditions.LIKENESS]
+    assert (hidden > 0.15).all() and (hidden < 0.45).all() and (of_source > 0.3).all() and (of_source < 0.55).all()
+    for name in ("programs", "voices"):
+        nothing = (torch.cat([getattr(b, name) for b in batches]).sum(1) == 0).float().mean()
+        assert 0.15 < nothing < 0.45, name
     never = torch.cat([collate([window], MEMORY, 0.0, rng).conditions for _ in range(40)])
     everything = (never == 0).all(1)
     assert 0.03 < everything.float().mean() < 0.2 and (never[~everything] > 0).all()

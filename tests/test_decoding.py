@@ -3,7 +3,8 @@ and what stands already stays where it is."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,18 +13,20 @@ import torch
 from helpers import lively_model, random_rows, tiny_config
 from songs import bars_of_4_4, network_alone, programs_in, talkative_model, told_of
 
-from midiex import collate, onnx_stepper, windows
+from midiex import aligned, collate, onnx_stepper, windows
 from midiex.chunks import MAX_CHUNK_NOTES, likeness_set, row_times
+from midiex.conditions import LIKENESS, VOICE_INSTANCES, VOICE_SLOTS
 from midiex.config import GenerateConfig, MemoryConfig
 from midiex.constraints import Grammar
 from midiex.decoding import Candidate, Task, write_chunk
 from midiex.echoes import Listener
 from midiex.errors import MissingPart
 from midiex.habits import CONTEXTS, FIRST_CONTEXT, HABITS, STAYS, SYMBOLS, Evidence, Habits
-from midiex.model import NOTHING, OPENING, RECALLED, RECENT, SUMMARY, Batch, ChunkTransformer
+from midiex.model import NOTHING, OPENING, RECALLED, RECENT, SOURCE, STANDING, SUMMARY, Batch, ChunkTransformer
 from midiex.occurrences import bucket_of
 from midiex.planner import Plan, Planner
 from midiex.recalled import Recalled
+from midiex.roles import BASS, DRUMS, LEAD
 from midiex.sampling import pick
 from midiex.stepper import Memory
 from midiex.tokens import (
@@ -38,6 +41,7 @@ from midiex.tokens import (
     PROGRAM,
     moved,
     row_key,
+    sort_rows,
 )
 
 SONG_BARS = 40  # of two seconds: ten chunks of four bars
@@ -63,9 +67,25 @@ def plan(model: ChunkTransformer, song: np.ndarray, memory: MemoryConfig) -> tup
     return planner, *task
 
 
-def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class Shown:
+    """Rows that a chunk may look at beside the memory of its song, bars counted from their first."""
+
+    rows: np.ndarray
+    first_bar: int
+    kind: int
+
+
+def teacher_forced(
+    model: ChunkTransformer,
+    planner: Planner,
+    task: Task,
+    rows: np.ndarray,
+    shown: Sequence[Shown] = (),
+    said: aligned.Evidence | None = None,
+) -> np.ndarray:
     """Nats of every decision, shape (n + 1, 8): the chunk as the target of a training batch, with the memory layout
-    that training uses for a chunk at this place of a song."""
+    that training uses for a chunk at this place of a song, and what else is `shown` and `said` by a source."""
     known = [chunk.rows for chunk in planner.chunks]
     first_bars = [chunk.first_bar for chunk in planner.chunks] + [task.first_bar]
     chunks = [
@@ -73,6 +93,12 @@ def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: 
         for r, b in zip([*known, rows], first_bars, strict=True)
     ]
     full, summaries = collate.memory_slots(chunks, len(known), 0, planner.memory, None)
+    for more in shown:
+        full.append((len(chunks), more.kind))
+        chunks.append(replace(chunks[0], rows=more.rows, first_bar=more.first_bar))
+    heard = collate.step_echoes([*known, rows], first_bars)[-1]
+    if said is not None:
+        heard[:, -2:] = said.echoes
     habits = steps_note_by_note(moved(rows, task.first_bar), Habits(task.recalled.habits), task.first_bar)
     times = []
     for chunk in chunks:
@@ -81,7 +107,9 @@ def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: 
         rows=torch.from_numpy(np.concatenate([c.rows for c in chunks]).astype(np.int64)),
         lengths=torch.tensor([len(c.rows) for c in chunks]),
         times=torch.from_numpy(np.concatenate(times)),
-        starts=torch.tensor([[planner.bars.beat_starts[b], b] for b in first_bars], dtype=torch.float32),
+        starts=torch.tensor(
+            [[planner.bars.beat_starts[c.first_bar], c.first_bar] for c in chunks], dtype=torch.float32
+        ),
         window=torch.zeros(len(chunks), dtype=torch.int64),
         target=torch.tensor([len(known)]),
         conditions=torch.from_numpy(task.conditions)[None],
@@ -90,11 +118,14 @@ def teacher_forced(model: ChunkTransformer, planner: Planner, task: Task, rows: 
         full_kind=torch.tensor([[kind for _, kind in full] + [NOTHING]]),
         summaries=torch.tensor([[i for i, _ in summaries]]),
         summary_kind=torch.tensor([[kind for _, kind in summaries]]),
-        echoes=torch.from_numpy(collate.step_echoes([c.rows for c in chunks], first_bars)[-1]),
+        echoes=torch.from_numpy(heard),
         habit_share=torch.from_numpy(habits.share),
         habit_bucket=torch.from_numpy(habits.bucket),
         habit_level=torch.from_numpy(habits.level),
         source=torch.zeros(1, dtype=torch.int64),
+        voices=None if task.voices is None else torch.from_numpy(task.voices)[None],
+        aligned_share=None if said is None else torch.from_numpy(said.share),
+        aligned_bucket=None if said is None else torch.from_numpy(said.bucket),
     )
     with torch.inference_mode():
         return model(batch).double().numpy()
@@ -143,6 +174,95 @@ def test_cached_steps_equal_the_forward_pass(make, song: np.ndarray) -> None:  #
         assert losses.sum() / len(candidate.rows) == pytest.approx(candidate.nll, abs=1e-4)
 
 
+def remembered_with(
+    model: ChunkTransformer, planner: Planner, task: Task, shown: Sequence[Shown]
+) -> tuple[Memory, set[int]]:
+    """The memory of the song's next chunk with what else is shown to it, and the kinds of its rows."""
+    given: list[tuple[torch.Tensor, ...]] = []
+    inner = model.remember
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr(model, "remember", lambda *rows: given.append(rows) or inner(*rows))
+        planner._memory(False)
+    parts, starts = [given[-1]], planner.bars.beat_starts
+    with torch.inference_mode():
+        for more in shown:
+            times = torch.from_numpy(row_times(moved(more.rows, more.first_bar), starts))
+            start = torch.tensor([[starts[more.first_bar], more.first_bar]], dtype=torch.float32)
+            rows = torch.from_numpy(more.rows.astype(np.int64))
+            encoded, encoded_times, _ = model.encode(rows, torch.tensor([len(rows)]), times, start)
+            parts.append((encoded, encoded_times, torch.full((len(encoded),), more.kind)))
+        together = [torch.cat(columns) for columns in zip(*parts, strict=True)]
+        return inner(*together), set(together[2].tolist())
+
+
+def going_back(task: Task, source: np.ndarray) -> tuple[Task, np.ndarray, int]:
+    """The task, told to be more or less like a source by role, and with voices; and the source's bins, and of all."""
+    roles = {(0, 0): LEAD, (40, 0): BASS, (40, 1): BASS, (DRUM_PROGRAM, 0): DRUMS}
+    told = task.conditions.copy()
+    told[LIKENESS:] = 4, 7, 2, 0, 6
+    bins, overall = aligned.told_bins(source, told[LIKENESS:], roles), int(told[LIKENESS])
+    assert len(set(bins.tolist())) == 4
+    voices = np.zeros(VOICE_SLOTS, np.float32)
+    voices[[0, 40 * VOICE_INSTANCES, 40 * VOICE_INSTANCES + 1]] = 1
+    follow = aligned.AlignedSource(source, bins, overall)
+    return replace(task, conditions=told, voices=voices, source=follow), bins, overall
+
+
+@pytest.fixture(scope="module")
+def source(song: np.ndarray) -> np.ndarray:
+    """The song's second chunk, with more notes on its beats."""
+    rows = moved(song[(song[:, BAR] >= 4) & (song[:, BAR] < 8)], -4)
+    more = random_rows(np.random.default_rng(8), 60, 4)
+    more[:, POSITION] = more[:, POSITION] // 12 * 12
+    return sort_rows(np.concatenate([rows, more]))
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+@pytest.mark.parametrize("make", [lively_model, talkative_model])
+def test_cached_steps_equal_the_forward_pass_with_a_source_and_voices_that_stand(
+    make, engine: str, song: np.ndarray, source: np.ndarray, monkeypatch: pytest.MonkeyPatch  # noqa: ANN001
+) -> None:  # fmt: skip
+    """What stands may be looked at in memory, and is woven in."""
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnx_stepper, "OnnxStepper", partial(onnx_stepper.OnnxStepper, int8=False))
+    config = tiny_config()
+    model = make(config)
+    planner, task, _ = plan(model, song, config.memory)
+    woven, bins, overall = going_back(among(task, song[song[:, BAR] < 4]), source)
+    shown = [Shown(source, 4, SOURCE), Shown(woven.fixed, task.first_bar, STANDING)]
+    memory, kinds = remembered_with(model, planner, task, shown)
+    assert kinds >= {SOURCE, STANDING, RECENT, RECALLED} and len(woven.fixed) >= 5
+    settings, kept = replace(PLAIN, engine=engine), set()
+    finished = [
+        c for c in write_chunk(model, memory, woven, settings, np.random.default_rng(1), weigh=True) if c.finished
+    ]
+    assert len(finished) >= 2
+    for candidate in finished:
+        said = aligned.evidence(candidate.rows, source, bins, overall)
+        kept |= set(said.bucket[:, HEAD_ORDER.index(PITCH)].tolist())
+        losses = teacher_forced(model, planner, woven, candidate.rows, shown, said)
+        free = np.array([voice not in STANDING_VOICES for voice in voices_of(candidate.rows)])
+        total = losses[1:, :6][free].sum() + losses[:-1, 6:][free].sum() + losses[-1, 6:].sum()
+        assert total / max(1, free.sum()) == pytest.approx(candidate.nll, abs=1e-4)
+    assert len(kept) > 2  # the source had its say, kept to and not
+
+
+def test_a_network_that_trusts_its_source_alone_writes_it_again(song: np.ndarray, source: np.ndarray) -> None:
+    config = tiny_config()
+    model = talkative_model(config)
+    with torch.no_grad():
+        for gate in model.heads.gate:
+            gate.weight.zero_()
+            gate.bias[0], gate.bias[-1] = 40.0, 80.0  # where the source says nothing the network decides
+    _, task, memory = plan(model, song, config.memory)
+    full = replace(task, grammar=Grammar.of(np.concatenate([song, moved(source, SONG_BARS)]), SONG_BARS + 4))
+    going, _, _ = going_back(full, source)
+    for candidate in write_chunk(model, memory, going, PLAIN, np.random.default_rng(0)):
+        there = set(row_key(source).tolist())
+        assert len(there & set(row_key(candidate.rows).tolist())) > 0.9 * len(there)
+
+
 @pytest.mark.parametrize(("int8", "off"), [(False, 1e-4), (True, 0.05)])
 def test_steps_in_onnx_equal_the_forward_pass(
     int8: bool, off: float, song: np.ndarray, monkeypatch: pytest.MonkeyPatch
@@ -150,7 +270,7 @@ def test_steps_in_onnx_equal_the_forward_pass(
     """To the last digits in float32, nearly so in eight bits."""
     pytest.importorskip("onnxruntime")
     config = tiny_config()
-    model = talkative_model(config)
+    model = talkative_model(config, seed=5)
     planner, task, remembered = plan(model, song, config.memory)
     monkeypatch.setattr(onnx_stepper, "OnnxStepper", partial(onnx_stepper.OnnxStepper, int8=int8))
     settings = replace(PLAIN, engine="onnx")
@@ -195,14 +315,18 @@ def test_the_memory_is_laid_out_as_in_training(song: np.ndarray, monkeypatch: py
     assert set(kinds[0].tolist()) == {RECENT, RECENT + 1, RECALLED, OPENING, SUMMARY}
 
 
-@pytest.mark.parametrize("what", ["memory", "conditions", "programs", "first_bar", "heard", "habits"])
-def test_the_comparison_would_notice(what: str, song: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "what", ["memory", "conditions", "programs", "voices", "source", "first_bar", "heard", "habits"]
+)
+def test_the_comparison_would_notice(what: str, song: np.ndarray, source: np.ndarray) -> None:
     """Each thing a chunk depends on changes the likelihood by far more than the tolerance."""
     model = lively_model(tiny_config())
     planner, task, remembered = plan(model, song, MemoryConfig())
     other: dict[str, dict[str, object]] = {
         "conditions": {"conditions": (task.conditions + 1) % 5},
         "programs": {"programs": 1 - task.programs},
+        "voices": {"voices": going_back(task, source)[0].voices},
+        "source": {"source": going_back(task, source)[0].source},
         "first_bar": {"first_bar": task.first_bar + 1},
         "heard": {"heard": Listener()},
         "habits": {"recalled": Recalled(Habits())},
@@ -310,10 +434,10 @@ def test_near_temperature_0_all_candidates_are_the_likeliest(planned: Planned) -
 
 # ---- among rows that stand already -----------------------------------------------------------------------------------
 
-STANDING = {(40, 0), (40, 1), (DRUM_PROGRAM, 1)}  # there are free voices before, between and after these
+STANDING_VOICES = {(40, 0), (40, 1), (DRUM_PROGRAM, 1)}  # there are free voices before, between and after these
 
 
-def among(task: Task, rows: np.ndarray, voices: set[tuple[int, int]] = STANDING) -> Task:
+def among(task: Task, rows: np.ndarray, voices: set[tuple[int, int]] = STANDING_VOICES) -> Task:
     """The task of writing the other voices only; of these the rows stand already."""
     standing = np.array([voice in voices for voice in voices_of(rows)], bool)
     return replace(task, grammar=task.grammar.without(voices), fixed=rows[standing])
@@ -329,13 +453,13 @@ def fixed_task(planned: Planned, song: np.ndarray) -> Task:
     rows = song[(song[:, BAR] >= 4) & (song[:, BAR] < 8)].copy()
     rows[:, BAR] -= 4
     task = among(planned[1], rows)
-    assert len(task.fixed) >= 5 and set(voices_of(task.fixed)) == STANDING
+    assert len(task.fixed) >= 5 and set(voices_of(task.fixed)) == STANDING_VOICES
     return task
 
 
 def parted(candidate: Candidate) -> tuple[np.ndarray, np.ndarray]:
     """Fixed and free rows."""
-    is_fixed = np.array([voice in STANDING for voice in voices_of(candidate.rows)], bool)
+    is_fixed = np.array([voice in STANDING_VOICES for voice in voices_of(candidate.rows)], bool)
     return candidate.rows[is_fixed], candidate.rows[~is_fixed]
 
 
@@ -372,7 +496,7 @@ def test_the_network_is_fed_fixed_rows_and_only_free_decisions_count(make, song:
     finished = [c for c in candidates if c.finished]
     assert len(finished) >= 2
     for candidate in finished:
-        free = np.array([voice not in STANDING for voice in voices_of(candidate.rows)])
+        free = np.array([voice not in STANDING_VOICES for voice in voices_of(candidate.rows)])
         losses = teacher_forced(model, planner, task, candidate.rows)
         fields, onsets, end = losses[1:, :6], losses[:-1, 6:], losses[-1, 6:]
         total = fields[free].sum() + onsets[free].sum() + end.sum()
@@ -384,7 +508,7 @@ def test_where_the_model_expects_a_standing_voice_no_free_one_must_play(song: np
     model = network_alone(talkative_model(config))
     _, task, remembered = plan(model, song, config.memory)
     task = among(task, song[song[:, BAR] < 4])
-    standing = sorted({program for program, _ in STANDING})
+    standing = sorted({program for program, _ in STANDING_VOICES})
     with torch.no_grad():
         model.heads.out[HEAD_ORDER.index(PROGRAM)].bias[standing] += 4.0
     notes = []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from songs import rows_of
 
-from midiex.echoes import ECHO_SIZES, ECHOES, MOST_BARS, NOTHING, Listener, echoes
+from midiex.echoes import ECHO_SIZES, ECHOES, MOST_BARS, NO_SOURCE, NOTHING, POINTERS, Listener, echoes
 from midiex.tokens import BAR, FIELD_SIZES, PITCH, POSITION, VELOCITY
 
 PLACE, NOTE, THREE, VOICE = range(0, 2 * POINTERS, 2)  # the pointers; each is followed by what came after
@@ -37,7 +37,8 @@ def test_a_listener_expects_what_is_found_all_at_once(rows: np.ndarray, split: i
         before.hear(row)
     listener = Listener(before)
     for number, row in enumerate(rows[split:], min(split, len(rows))):
-        assert listener.expect(int(row[BAR]), int(row[POSITION])) == [tuple(e) for e in found[number].tolist()]
+        expected = listener.expect(int(row[BAR]), int(row[POSITION])) + NO_SOURCE
+        assert expected == [tuple(e) for e in found[number].tolist()]
         listener.hear(row)
     assert len(listener) == len(rows) and len(before) == min(split, len(rows))
 
@@ -93,7 +94,7 @@ def test_far_away_counts_as_far_away() -> None:
 
 def test_no_notes_no_echoes() -> None:
     assert echoes(np.zeros((0, 8), np.int32)).shape == (0, ECHOES, 8)
-    assert Listener().expect(0, 0) == [tuple(NOTHING.tolist())] * ECHOES
+    assert Listener().expect(0, 0) + NO_SOURCE == [tuple(NOTHING.tolist())] * ECHOES
 
 
 def test_endless_music_is_remembered_by_its_song_and_its_latest_notes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import lively_model, random_rows, tiny_config, window_chunks
+from helpers import lively_model, random_rows, random_song, tiny_config, window_chunks
 from hypothesis import given
 from hypothesis import strategies as st
 from songs import network_alone, rows_of
 
 from midiex import metrics, windows
 from midiex.collate import collate
+from midiex.conditions import CONDITIONS
 from midiex.config import Config
 from midiex.evaluation import likelihood
 from midiex.evaluation.excerpts import Excerpt
@@ -75,9 +76,15 @@ def voices(rows: np.ndarray) -> set[tuple[int, int]]:
 
 
 @torch.no_grad()
-def losses_of_last(model: ChunkTransformer, config: Config, chunks: list[WindowChunk], extras: int) -> np.ndarray:
+def losses_of_last(
+    model: ChunkTransformer,
+    config: Config,
+    chunks: list[WindowChunk],
+    extras: int,
+    before: np.ndarray | None = None,
+) -> np.ndarray:
     """What the network loses on the last chunk when all are written, (8,): its notes' steps and its end's."""
-    window = Window(chunks, extras, 0, 0)
+    window = Window(chunks, extras, 0, 0, before)
     return model(collate([window], config.memory, 0.0, None))[-len(chunks[-1].rows) - 1 :].double().sum(0).numpy()
 
 
@@ -112,7 +119,8 @@ def test_an_undecided_network_needs_the_logarithm_of_every_choice(config: Config
 def test_what_only_the_true_chunk_could_tell_is_not_told(model: ChunkTransformer, config: Config) -> None:
     """Its density, mood and instruments are unknown to the network, whatever they are."""
     chunks = window_chunks(np.random.default_rng(3), 3)
-    betrayed = [replace(c, conditions=np.where(np.isin(np.arange(11), (0, 1, 2, 10)), c.conditions, 3)) for c in chunks]
+    numbers = np.arange(len(CONDITIONS))
+    betrayed = [replace(c, conditions=np.where(np.isin(numbers, (0, 1, 2, 10)), c.conditions, 3)) for c in chunks]
     np.testing.assert_array_equal(
         nll(model, config, Window(chunks, 0, 0, 0)), nll(model, config, Window(betrayed, 0, 0, 0))
     )
@@ -332,10 +340,36 @@ def test_an_options_cost_is_its_own_losses_by_its_notes(model: ChunkTransformer,
         assert costs.shape == more.shape == (1 + FOILS,)
         for cost, difference, option in zip(costs, more, question.options, strict=True):
             chunks = [*question.window.chunks[:-1], option]
-            by_hand = losses_of_last(model, config, chunks, question.window.extras).sum() / len(option.rows)
+            window = question.window
+            by_hand = losses_of_last(model, config, chunks, window.extras, window.before).sum() / len(option.rows)
             assert cost == pytest.approx(by_hand, rel=1e-5)
             alone = losses_of_last(model, config, [option], 0).sum() / len(option.rows)
             assert cost - difference == pytest.approx(alone, rel=1e-5)
+
+
+def test_of_a_batch_only_the_last_chunk_is_left_to_be_written(model: ChunkTransformer, config: Config) -> None:
+    """With all that is told of it and of its steps, its source too."""
+    song = random_song(np.random.default_rng(0), 40, 5)
+    chosen = (windows.make_window(song, 4, 4096, 0, np.random.default_rng(seed), with_source=1.0) for seed in range(99))
+    window = next(w for w in chosen if w.chunks[-1].goes_back is not None and len(w.chunks) - w.extras == 4)
+    batch = collate([window, window], config.memory, 0.0, None, told=True)
+    alone, steps = likelihood.last_target(batch), len(window.chunks[-1].rows) + 1
+    assert len(alone.target) == 1 and len(alone.lengths) == len(batch.lengths)
+    assert alone.aligned_bucket is not None and alone.aligned_bucket.any()
+    for name in ("target", "conditions", "programs", "voices", "full", "full_kind", "summaries", "source"):
+        assert torch.equal(getattr(alone, name), getattr(batch, name)[-1:]), name
+    for name in ("echoes", "habit_share", "habit_level", "aligned_share", "aligned_bucket"):
+        assert torch.equal(getattr(alone, name), getattr(batch, name)[-steps:]), name
+    with torch.inference_mode():
+        torch.testing.assert_close(model(alone), model(batch)[-steps:], rtol=1e-5, atol=1e-5)
+
+
+def test_at_a_songs_beginning_nothing_of_the_song_is_counted(model: ChunkTransformer, config: Config) -> None:
+    for question in some_questions():
+        assert question.window.before is not None
+        without = replace(question, window=replace(question.window, before=question.window.before[:0]))
+        (costs, more), (others, less) = choose(model, config, question), choose(model, config, without)
+        np.testing.assert_allclose(costs - more, others - less, rtol=1e-6)
 
 
 def test_a_network_that_knows_the_song_chooses_it() -> None:

@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 import midiex
 from midiex import collate, windows
+from midiex.conditions import VOICE_INSTANCES
 from midiex.config import Config, MemoryConfig, load_config
 from midiex.habits import FIRST_CONTEXT, HABITS, LEVELS
-from midiex.layers import END, HEAD_SIZES, CrossAttention, Packing, rotate
+from midiex.layers import END, HEAD_SIZES, CrossAttention, Packing, opinions_of, rotate
 from midiex.model import (
     AFTER,
     NOTHING,
     OPENING,
     RECALLED,
     RECENT,
+    SOURCE,
+    STANDING,
     SUMMARY,
     Batch,
     ChunkTransformer,
@@ -57,12 +60,14 @@ def chunks() -> list[np.ndarray]:
 
 
 def standard_batch(chunks: list[np.ndarray]) -> Batch:
-    """Chunks 2 and 3 are written, with every kind of memory among them; chunk 4 is in nobody's memory but AFTER's."""
+    """Chunks 2 and 3 are written, with every kind of memory among them but STANDING, and the second goes back to chunk
+    0; chunk 4 is in nobody's memory but AFTER's."""
     return model_batch(
         chunks,
         target=[2, 3],
-        full=[[(1, RECENT)], [(2, RECENT), (1, RECALLED), (4, AFTER)]],
+        full=[[(1, RECENT)], [(2, RECENT), (1, RECALLED), (4, AFTER), (0, SOURCE)]],
         summaries=[[(0, OPENING)], [(0, OPENING), (1, SUMMARY)]],
+        goes_back={3: 0},
     )
 
 
@@ -197,12 +202,15 @@ def test_the_chunk_being_written_is_not_in_its_own_memory(model: ChunkTransforme
         "summary_kind",
         "conditions",
         "programs",
+        "voices",
         "starts",
         "times",
         "echoes",
         "habit_share",
         "habit_bucket",
         "habit_level",
+        "aligned_share",
+        "aligned_bucket",
     ],
 )
 def test_every_part_of_a_batch_is_heard(model: ChunkTransformer, chunks: list[np.ndarray], what: str) -> None:
@@ -217,18 +225,28 @@ def test_every_part_of_a_batch_is_heard(model: ChunkTransformer, chunks: list[np
         value[1, 4] += 1
     elif what == "programs":
         value[1, 60] = 1
+    elif what == "voices":
+        value[1, 60 * VOICE_INSTANCES + 2] = 1
     elif what == "starts":
         value[0] += 1.3  # of chunk 0, in memory as a summary
     elif what == "echoes":
         value[N_NOTES + 1 :] = value[N_NOTES + 1 :].flip(0)
-    elif what == "habit_share":
+    elif what in ("habit_share", "aligned_share"):
         value[:] = 1 - value
-    elif what == "habit_bucket":
+    elif what in ("habit_bucket", "aligned_bucket"):
         value[value > 0] += 1
     elif what == "habit_level":
         value[:] = LEVELS - 1 - value
     else:
         value[len(chunks[0]) + len(chunks[1])] += 0.7
+    assert not same(before, losses(model, batch)[1])
+
+
+@pytest.mark.parametrize("kind", [NOTHING, SUMMARY, OPENING, RECALLED, AFTER, SOURCE, STANDING, RECENT + 1])
+def test_what_a_memory_row_is_to_a_chunk_is_heard(model: ChunkTransformer, chunks: list[np.ndarray], kind: int) -> None:
+    batch = standard_batch(chunks)
+    before = losses(model, batch)[1]
+    batch.full_kind[1, 0] = kind  # where RECENT stood
     assert not same(before, losses(model, batch)[1])
 
 
@@ -279,10 +297,10 @@ def test_turning_keeps_lengths_and_knows_differences_only() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("head", range(8), ids=[FIELDS[name] for name in HEAD_ORDER])
-def test_trust_is_shared_among_the_network_and_the_contexts_met(model: ChunkTransformer, head: int) -> None:
+def test_trust_is_shared_among_the_network_the_contexts_met_and_a_source(model: ChunkTransformer, head: int) -> None:
     generator = torch.Generator().manual_seed(head)
     features = torch.randn(40, model.heads.width, generator=generator)
-    bucket = torch.randint(0, BUCKETS, (40, len(HABITS[HEAD_ORDER[head]])), generator=generator)
+    bucket = torch.randint(0, BUCKETS, (40, opinions_of(HEAD_ORDER[head])), generator=generator)
     bucket[torch.rand(bucket.shape, generator=generator) < 0.3] = 0
     bucket[0] = 0
     level = torch.randint(0, LEVELS, bucket.shape, generator=generator)
@@ -303,9 +321,43 @@ def test_contexts_that_were_never_met_say_nothing(model: ChunkTransformer, chunk
     assert torch.equal(model(batch), model(betrayed))
 
 
+def test_a_source_that_has_nothing_there_says_nothing(model: ChunkTransformer, chunks: list[np.ndarray]) -> None:
+    batch = standard_batch(chunks)
+    assert batch.aligned_share is not None and batch.aligned_bucket is not None
+    silent = batch.aligned_bucket == 0
+    assert silent.any() and not silent.all()
+    betrayed = replace(batch, aligned_share=torch.where(silent, 1.0, batch.aligned_share))
+    assert torch.equal(model(batch), model(betrayed))
+
+
+def test_with_all_trust_in_a_source_what_it_has_costs_nothing_and_all_else_everything(config: Config) -> None:
+    """But of bars it tells only whether the next note is in the same one: to which other, the network says."""
+    rows = rows_of((0, 0, 0, 60), (0, 12, 0, 62), (1, 0, 0, 64), (1, 12, 0, 65))
+    other = rows.copy()
+    other[1, PITCH], other[3, VELOCITY] = 61, 5
+    batch = model_batch([other, rows], [1], [[]], [[]], goes_back={1: 0})
+    model = ChunkTransformer(config)
+    with torch.no_grad():
+        for name, gate, bucket in zip(HEAD_ORDER, model.heads.gate, model.heads.bucket, strict=True):
+            gate.bias[0] = -1000.0
+            gate.bias[-1] = 1000.0
+            assert len(bucket.weight) == BUCKETS * (len(HABITS[name]) + 1)
+    cost = losses(model, replace(batch, habit_bucket=torch.zeros_like(batch.habit_bucket)))[0]
+    heads = {name: head for head, name in enumerate(HEAD_ORDER)}
+    sure = [heads[name] for name in (PROGRAM, INSTANCE, DURATION, MICRO)]
+    torch.testing.assert_close(cost[1:, sure], torch.zeros(4, 4))
+    assert (cost[1:, heads[PITCH]] > 100).tolist() == [False, True, False, False]
+    assert (cost[1:, heads[VELOCITY]] > 100).tolist() == [False, False, False, True]
+    assert (cost[:-1, heads[POSITION]] == 0).all()
+    stays = cost[1:, heads[BAR]]
+    assert stays[[0, 2]].tolist() == [0, 0] and ((stays[[1, 3]] > 1) & (stays[[1, 3]] < 5)).all()
+
+
 def test_a_network_alone_is_one_that_knows_no_song(config: Config, chunks: list[np.ndarray]) -> None:
     batch = standard_batch(chunks)
-    without = replace(batch, habit_bucket=torch.zeros_like(batch.habit_bucket))
+    assert batch.aligned_bucket is not None and batch.aligned_bucket.any()
+    nothing = {name: torch.zeros_like(getattr(batch, name)) for name in ("habit_bucket", "aligned_bucket")}
+    without = replace(batch, **nothing)
     model = lively_model(config)
     expected = model(without)
     assert not same(expected, model(batch))
@@ -431,6 +483,7 @@ def test_memory_rows_and_kinds_are_those_of_the_slots(chunks: list[np.ndarray]) 
         *((2, r, RECENT) for r in range(n[2])),
         *((1, r, RECALLED) for r in range(n[1])),
         *((4, r, AFTER) for r in range(n[4])),
+        *((0, r, SOURCE) for r in range(n[0])),
         *((0, r, OPENING) for r in range(rows)),
         *((1, r, SUMMARY) for r in range(rows)),
     ]
@@ -480,7 +533,8 @@ def test_gradients_of_packing_are_right() -> None:
 
 def test_every_parameter_gets_a_gradient(config: Config, chunks: list[np.ndarray]) -> None:
     model = lively_model(config)
-    model(standard_batch([chunks[4]] * 5)).sum().backward()  # a song that repeats itself: every context is met again
+    # a song that repeats itself: every context is met again, and so is the source
+    model(standard_batch([chunks[4]] * 5)).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
@@ -493,7 +547,8 @@ def test_every_parameter_gets_a_gradient(config: Config, chunks: list[np.ndarray
 def test_gradients_agree_with_finite_differences(config: Config, chunks: list[np.ndarray]) -> None:
     model = lively_model(config).double()
     batch = standard_batch(chunks)
-    batch = replace(batch, times=batch.times.double(), starts=batch.starts.double(), programs=batch.programs.double())
+    real = ("times", "starts", "programs", "voices")
+    batch = replace(batch, **{name: getattr(batch, name).double() for name in real})
     model(batch).double().sum().backward()
     generator = torch.Generator().manual_seed(1)
     step, predicted, found = 1e-4, 0.0, 0.0

@@ -16,7 +16,7 @@ from songs import bars_of_4_4, programs_in, talkative_model
 
 from midiex import conditions
 from midiex.chunks import MAX_CHUNK_BARS, chunk_bars
-from midiex.conditions import BARS, DENSITY, LEFT, LOUDNESS, METER, REGISTER, TEMPO
+from midiex.conditions import BARS, DENSITY, LEFT, LIKENESS, LOUDNESS, METER, REGISTER, TEMPO
 from midiex.config import MemoryConfig
 from midiex.constraints import Grammar
 from midiex.decoding import Memory, Task
@@ -379,8 +379,9 @@ def test_conditions_of_the_song_are_held(model: ChunkTransformer) -> None:
     frame = [BARS, METER, TEMPO, LEFT]
     played = programs_in(np.concatenate([chunk.rows for chunk in planner.chunks[:6]]))
     for task in tasks:
-        notes = np.setdiff1d(np.arange(len(held)), frame)
+        notes = np.setdiff1d(np.arange(LIKENESS), frame)
         assert (task.conditions[notes] == held[notes]).all() and (held[notes] > 0).all()
+        assert not task.conditions[LIKENESS:].any()  # it goes back to nothing
         assert task.conditions[BARS] == CHUNK and task.conditions[METER] == 48
         assert set(np.flatnonzero(task.programs).tolist()) <= played
         assert task.grammar is planner.plan.grammar and len(task.fixed) == 0

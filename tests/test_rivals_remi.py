@@ -194,7 +194,7 @@ def test_validation_hears_the_stretch_that_midiex_does(words: ModuleType, plain:
 
 
 def test_training_hears_what_midiex_trains_on(words: ModuleType, plain: miditok.REMI, shards: Path) -> None:
-    config = tiny_config(notes_per_batch=300, window_chunks=2)
+    config = tiny_config(notes_per_batch=300, window_chunks=2, with_source=0.0, with_standing=0.0)  # as in `sizes`
     sources = load_split(shards, "train")
     ours = dataset.Dataset(sources, config.train, config.memory).batches()
     theirs = words.TokenDataset(sources, config, plain).batches()
@@ -218,7 +218,7 @@ def test_silence_is_no_error(words: ModuleType, plain: miditok.REMI, remi: Modul
 
 
 def batch_of(words: ModuleType, sequences: list[list[int]]) -> Any:
-    windows = [words.TokenWindow([], 0, 0, 0, np.array(tokens), 1) for tokens in sequences]
+    windows = [words.TokenWindow([], 0, 0, 0, tokens=np.array(tokens), read=1) for tokens in sequences]
     return words.TokenBatch.of(windows)
 
 

@@ -91,13 +91,24 @@ def test_of_equal_notes_the_longest_stays() -> None:
     assert DURATIONS[rows[0, DURATION]] == 24
 
 
-def test_instances_tell_tracks_of_one_program_apart_up_to_the_eighth() -> None:
-    score = score_of([(5, [(0, 100, 40 + i, 82)]) for i in range(10)] + [(DRUMS, FIGURE), (6, FIGURE)])
+@pytest.mark.parametrize("program", [5, DRUMS])
+def test_instances_tell_tracks_of_one_program_apart_up_to_the_sixty_fourth(program: int) -> None:
+    score = score_of([(program, [(0, 100, 20 + i, 82)]) for i in range(66)] + [(7, FIGURE), (6, FIGURE)])
     rows, voices, grid = rows_of(score)
-    assert voices[:, 1].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 0, 0]
+    assert voices[:, 1].tolist() == [*range(64), 63, 63, 0, 0]
     back = tokens.decode(rows, voices, grid)
-    assert dict(zip(back.pitch.tolist(), back.track.tolist(), strict=True))[47] == 7
-    assert dict(zip(back.pitch.tolist(), back.track.tolist(), strict=True))[49] == 7  # the first that shares it
+    track_of = {(p, t < 66): t for p, t in zip(back.pitch.tolist(), back.track.tolist(), strict=True)}
+    assert [track_of[20 + i, True] for i in range(64)] == list(range(64))
+    assert track_of[84, True] == track_of[85, True] == 63  # the first that shares it
+
+
+def test_sixty_four_tracks_that_play_the_same_stay_apart_and_a_sixty_fifth_joins_the_last() -> None:
+    score = score_of([(5, [(i % 2 * TPQ, 240, 60, 82), (4 * TPQ, 480, 64, 50)]) for i in range(65)])
+    rows, voices, grid = rows_of(score)
+    assert len(rows) == 2 * 64 + 1  # the last chord's 64th and 65th notes are one
+    back = tokens.decode(rows, voices, grid)
+    expected = {(i, i % 2 * TPQ, 240, 60, 82) for i in range(64)} | {(i, 4 * TPQ, 480, 64, 50) for i in range(64)}
+    assert as_set(back) == expected | {(63, 0, 240, 60, 82)}
 
 
 def test_drum_and_tuned_notes_of_one_number_differ() -> None:

@@ -26,13 +26,15 @@ LAYERS = 2  # recurrent ones, each side
 
 
 def plain(batch: Batch) -> Batch:
-    """The same music without what is counted for the network: no echoes, no habits."""
+    """The same music without what is counted for the network: no echoes, no habits, nothing that a source says."""
     return replace(
         batch,
         echoes=torch.from_numpy(NO_ECHO).to(batch.echoes).expand_as(batch.echoes),
         habit_share=torch.zeros_like(batch.habit_share),
         habit_bucket=torch.zeros_like(batch.habit_bucket),
         habit_level=torch.zeros_like(batch.habit_level),
+        aligned_share=None if batch.aligned_share is None else torch.zeros_like(batch.aligned_share),
+        aligned_bucket=None if batch.aligned_bucket is None else torch.zeros_like(batch.aligned_bucket),
     )
 
 
@@ -176,13 +178,16 @@ class Running:
         first = torch.cumsum(lengths, 0) - lengths
         own = Packing(lengths[place])
         written = first[place][own.owner] + own.row
+
+        def of_read(values: Tensor) -> Tensor:  # (B, n) -> (K, n)
+            return values.new_zeros(len(read), values.shape[1]).index_copy(0, place, values)
+
         told = replace(
             batch,
             target=read,
-            conditions=batch.conditions.new_zeros(len(read), batch.conditions.shape[1]).index_copy(
-                0, place, batch.conditions
-            ),
-            programs=batch.programs.new_zeros(len(read), batch.programs.shape[1]).index_copy(0, place, batch.programs),
+            conditions=of_read(batch.conditions),
+            programs=of_read(batch.programs),
+            voices=None if batch.voices is None else of_read(batch.voices),
             echoes=torch.from_numpy(NO_ECHO).to(batch.echoes).repeat(int(lengths.sum()), ECHOES, 1).index_copy(
                 0, written, batch.echoes
             ),

@@ -46,8 +46,8 @@ COUNTED = 20  # batches
 LR = 0.01  # after two minutes of a core far ahead of 0.001, with which midiex's own learns
 # Layers of each and their inner width, by scale: so that all have about as many parameters as midiex's own
 LAYERS = {
-    "remi": {"3M": (7, 456), "12M": (9, 928)},
-    "remi_bpe": {"3M": (6, 432), "12M": (9, 832)},
+    "remi": {"3M": (7, 520), "12M": (9, 976)},
+    "remi_bpe": {"3M": (6, 512), "12M": (9, 880)},
 }
 
 

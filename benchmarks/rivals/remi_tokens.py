@@ -114,7 +114,7 @@ def score_of(chunks: list[WindowChunk], bar_units: np.ndarray) -> symusic.core.S
     return score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenWindow(Window):
     """A window and its tokens, each stretch behind a token of its own that opens it."""
 
@@ -128,7 +128,7 @@ class TokenWindow(Window):
             heard = any(len(chunk.rows) for chunk in chunks)  # MidiTok knows no silence
             parts.append([opening, *(tokenizer(score_of(chunks, bar_units)).ids if heard else [])])
         read = 1 + sum(map(len, parts[:-1]))
-        return cls(window.chunks, window.extras, window.source, window.notes, np.concatenate(parts), read)
+        return cls(**vars(window), tokens=np.concatenate(parts), read=read)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class TokenDataset(Dataset):
         return TokenWindow.of(*self.draw_music(rng), self.tokenizer)
 
     def draw_music(self, rng: np.random.Generator) -> tuple[Window, np.ndarray]:
-        """As Dataset.draw, with the length of each of the song's bars."""
+        """As Dataset.draw by a config of `sizes`, with the length of each of the song's bars."""
         source = int(rng.choice(len(self.sources), p=self.source_chance))
         songs = self.sources[source]
         song = self._augmented(songs.song(int(rng.choice(len(songs), p=self.song_chance[source]))), rng)

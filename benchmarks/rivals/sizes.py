@@ -50,7 +50,8 @@ SCALES = {
 
 
 def config(name: str, scale: str, **train: Any) -> Config:
-    """Config of a network; keywords replace values of the section `train`, which is otherwise that of `small`."""
+    """Config of a network; keywords replace values of the section `train`, which is otherwise that of `small`, but for
+    what only a network with a memory in slots could hear: chunks that go back to a source, and voices that stand."""
     size, shipped = SCALES[scale], load_config("small")
     layers, width = size.decoder_only if name == "decoder_only" else (size.decoder_layers, size.d_ff)
     model = ModelConfig(
@@ -63,7 +64,8 @@ def config(name: str, scale: str, **train: Any) -> Config:
         d_head_hidden=size.d_head_hidden,
     )
     # float32 on every machine: recurrent kernels gain nothing from bf16 units, and would pay for going to and fro
-    return replace(shipped, model=model, train=replace(shipped.train, precision="float32", **train))
+    settings = {"precision": "float32", "with_source": 0.0, "with_standing": 0.0, "without_past": 0.0} | train
+    return replace(shipped, model=model, train=replace(shipped.train, **settings))
 
 
 def builder(name: str, alone: bool = False, bptt_notes: int | None = None) -> Callable[[Config], NoteModel]:

@@ -17,10 +17,10 @@ import torch
 from midiex import score
 from midiex.chunks import likeness_set
 from midiex.collate import collate
-from midiex.conditions import program_vector
+from midiex.conditions import program_vector, voice_vector
 from midiex.config import Config, GenerateConfig, MemoryConfig
 from midiex.decoding import write_chunk
-from midiex.echoes import ECHOES, Listener
+from midiex.echoes import ECHOES, NO_SOURCE, Listener
 from midiex.echoes import NOTHING as NO_ECHO
 from midiex.evaluation.excerpts import Example, Excerpt
 from midiex.extend import Model, Passage, start
@@ -65,6 +65,7 @@ class RivalPlanner(Planner):
             collate([Window([told], 0, 0, len(rows))], self.memory, 0.0, None),
             conditions=torch.from_numpy(told.conditions)[None],
             programs=torch.from_numpy(program_vector(rows))[None],
+            voices=torch.from_numpy(voice_vector(rows))[None],
             echoes=torch.from_numpy(self._echoes(rows)),
         )
 
@@ -72,7 +73,7 @@ class RivalPlanner(Planner):
         """(n + 1, ECHOES, 8) of the next rows (n, 8), bars counted from the song's first; the first step has none."""
         listener, found = Listener(self.heard), [NO_ECHO] * ECHOES
         for bar, position, *rest in rows.tolist():
-            found += listener.expect(bar, position)
+            found += [*listener.expect(bar, position), *NO_SOURCE]
             listener.hear((bar, position, *rest))
         return np.array(found, np.int64).reshape(len(rows) + 1, ECHOES, -1)
 

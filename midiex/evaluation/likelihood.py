@@ -113,11 +113,10 @@ def choose(network: NoteModel, config: Config, question: Question) -> tuple[np.n
     costs: list[float] = []
     alone: list[float] = []
     for option in question.options:
-        for chunks, extras, found in (
-            ([*question.window.chunks[:-1], option], question.window.extras, costs),
-            ([option], 0, alone),
+        for asked, found in (
+            (replace(question.window, chunks=[*question.window.chunks[:-1], option]), costs),
+            (replace(question.window, chunks=[option], extras=0, before=None), alone),
         ):
-            asked = replace(question.window, chunks=chunks, extras=extras)
             losses = network(last_target(collate([asked], config.memory, 0.0, None)))
             found.append(float(losses.double().sum()) / len(option.rows))
     return np.array(costs), np.array(costs) - np.array(alone)
@@ -172,8 +171,12 @@ def _in_place_of(true: WindowChunk, beats: np.ndarray, rows: np.ndarray) -> Wind
 
 def last_target(batch: Batch) -> Batch:
     """Only the last chunk to be written; all are still remembered."""
-    per_target = ("target", "conditions", "programs", "full", "full_kind", "summaries", "summary_kind", "source")
+    per_target = (
+        "target", "conditions", "programs", "voices", "full", "full_kind", "summaries", "summary_kind", "source",
+    )  # fmt: skip
+    per_step = ("echoes", "habit_share", "habit_bucket", "habit_level", "aligned_share", "aligned_bucket")
     steps = int(batch.lengths[batch.target[-1]]) + 1
-    last = {name: getattr(batch, name)[-1:] for name in per_target}
-    last |= {name: getattr(batch, name)[-steps:] for name in ("echoes", "habit_share", "habit_bucket", "habit_level")}
+    known = {name: value for name, value in vars(batch).items() if value is not None}
+    last = {name: known[name][-1:] for name in per_target if name in known}
+    last |= {name: known[name][-steps:] for name in per_step if name in known}
     return replace(batch, **last)

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 
 from .. import score
+from ..collate import before_of
 from ..errors import MidiexError
 from ..extend import Model, load
 from ..tokens import FIELDS, HEAD_ORDER
 from . import distance, likelihood, mood, repetition, seam, staying, writers
 from .excerpts import CONTINUATION_S, Example, Excerpt, example, whole
 from .ngram import NGram
+from .ngram.decisions import chunks_of
 
 FIELD_NAMES = [FIELDS[f] for f in HEAD_ORDER]
 FEWEST_CHUNKS = 2  # of a window in which anything is foreseen
@@ -213,11 +215,11 @@ def foresee(task: tuple[str, Sequence[Path], Sequence[Path], int]) -> Foreseen:
     cut = [(music, likelihood.window(music, size, seed + k)) for k, music in enumerate(songs)]
     cut = [(music, w) for music, w in cut if likelihood.notes_of(w)]
     nats: dict[str, list[np.ndarray]] = {"ours": []}
-    for _, window in cut:
+    for music, window in cut:
         nats["ours"].append(likelihood.nll(model.network, model.config, window))
         if ngram:
-            before = [c.rows for c in window.chunks[: window.extras]]
             own = window.chunks[window.extras :]
+            before = [rows for rows, _ in chunks_of(before_of(window), music.bar_s[: own[0].first_bar])]
             for name, counter in (("ngram", ngram.as_static()), ("ngram with song", ngram)):
                 told = counter.nll([c.rows for c in own], [c.bars for c in own], before)
                 nats.setdefault(name, []).append(told.sum(0))
