@@ -73,6 +73,15 @@ def begin(model: str | None, generate: dict[str, Any]) -> None:
     _model[:] = [replace(loaded, config=config)]
 
 
+def model() -> Model:
+    """The one that this process has loaded."""
+    return _model[0]
+
+
+def name_of(model: str | None) -> str:
+    return Path(model).resolve().name if model else "small"
+
+
 def chosen(args: argparse.Namespace) -> list[Job]:
     """The first songs of each source that can be used, one of a group."""
     groups = {}
@@ -105,7 +114,7 @@ def judge(job: Job) -> Result | str:
     assert one is not None, "songs are chosen by whether they can be read"
     began = time.perf_counter()
     try:
-        passage = form_study.ours(one, _model[0], job.seed, **job.options)
+        passage = form_study.ours(one, model(), job.seed, **job.options)
     except MidiexError as error:
         return f"{job.path.name}: {error}"
     wall_s = time.perf_counter() - began
@@ -224,21 +233,27 @@ def show_sources(judged: list[Judged]) -> None:
     print(table(rows))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of all that choose songs and cut them as is done here; --songs and --out need defaults."""
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--splits", type=Path)
     parser.add_argument("--split", default="valid")
-    parser.add_argument("--songs", type=int, default=3, help="a source")
+    parser.add_argument("--songs", type=int, help="a source")
     parser.add_argument("--prompt-s", type=float, default=form_study.PROMPTS_S[0])
     parser.add_argument("--model")
-    parser.add_argument("--options", type=json.loads, default={}, help="of midiex.extend, as JSON")
     parser.add_argument("--generate", type=json.loads, default={}, help='settings as JSON, such as {"temperature": 1}')
-    parser.add_argument("--auc", action="store_true", help="also whether a classifier can tell")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for prompts and results")
-    parser.add_argument("--out", type=Path, default=RESULTS / "form.json")
+    parser.add_argument("--out", type=Path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--options", type=json.loads, default={}, help="of midiex.extend, as JSON")
+    parser.add_argument("--auc", action="store_true", help="also whether a classifier can tell")
+    parser.set_defaults(songs=3, out=RESULTS / "form.json")
     args = parser.parse_args()
     began = time.perf_counter()
     jobs = chosen(args)
@@ -251,7 +266,7 @@ def main() -> None:
     told: dict[str, Any] = {
         "machine": machine() | {"wall_s": round(time.perf_counter() - began)},
         **{k: getattr(args, k) for k in ("split", "songs", "prompt_s", "options", "generate", "seed")},
-        "model": Path(args.model).name if args.model else "small", "failed": failed,
+        "model": name_of(args.model), "failed": failed,
         "pooled": compared(judged), "by_source": form_study.figures_by_source(judged),
     }  # fmt: skip
     show("pooled", told["pooled"])
