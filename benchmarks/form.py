@@ -33,7 +33,7 @@ from midiex import score
 from midiex.errors import MidiexError
 from midiex.evaluation import discriminator, distance, form, form_study
 from midiex.evaluation.bootstrap import pooled
-from midiex.evaluation.excerpts import CONTINUATION_S, Excerpt
+from midiex.evaluation.excerpts import CONTINUATION_S, FORM_PROMPTS_S, Excerpt
 from midiex.evaluation.findings import to_json
 from midiex.evaluation.form_study import Cut, Judged
 from midiex.evaluation.prompts import save_prompt
@@ -41,7 +41,6 @@ from midiex.evaluation.run import songs_of
 from midiex.extend import Model, Passage, load
 
 TRIED = 60  # times as many songs as are wanted are looked at
-KINDS = ("prompt unknown", "prompt unknown, with form", "prompt known", "prompt known, with form")
 _model: list[Model] = []
 
 
@@ -151,11 +150,8 @@ def vectors(one: Cut, music: dict[str, Excerpt]) -> dict[tuple[str, str], np.nda
     found = {}
     for writer, song in music.items():
         heard = song.part(*form_study.stretch(one, song))
-        for kind, prompt in (("prompt unknown", None), ("prompt known", one.prompt)):
-            plain = discriminator.vector(heard, prompt)
-            found[kind, writer] = plain
-            formed = discriminator.form_vector(one.before, heard, prompt)
-            found[f"{kind}, with form", writer] = np.concatenate([plain, formed])
+        for kind, seen in discriminator.vectors(one.before, heard, one.prompt).items():
+            found[kind, writer] = seen
     return found
 
 
@@ -183,9 +179,9 @@ def told_apart(results: list[Result]) -> list[dict[str, Any]]:
     sources = [r.judged.source for r in results]
     groups, weights = [r.told["group"] for r in results], distance.equal_weights(sources)
     rows = []
-    for writer in ("ours", *form_study.RIVALS):
+    for writer in ("ours", *form.RIVALS):
         row: dict[str, Any] = {"writer": writer}
-        for kind in KINDS:
+        for kind in discriminator.KINDS:
             real, other = (np.array([r.vectors[kind, w] for r in results]) for w in ("real", writer))
             scores = discriminator.out_of_fold(real, other, sources, groups)
             row[f"AUC, {kind}"] = discriminator.auc(scores, weights)
@@ -206,7 +202,7 @@ def compared(judged: list[Judged]) -> dict[str, Any]:
     means = form_study.pooled_figures(judged)
     return {
         "songs": len(judged), "sources": len({j.source for j in judged}), "means": means,
-        "distance": form_study.distances(means), "nearer": form_study.nearer(means),
+        "distance": form.distances(means), "nearer": form.nearer(means),
     }  # fmt: skip
 
 
@@ -239,7 +235,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", type=Path)
     parser.add_argument("--split", default="valid")
     parser.add_argument("--songs", type=int, help="a source")
-    parser.add_argument("--prompt-s", type=float, default=form_study.PROMPTS_S[0])
+    parser.add_argument("--prompt-s", type=float, default=FORM_PROMPTS_S[0])
     parser.add_argument("--model")
     parser.add_argument("--generate", type=json.loads, default={}, help='settings as JSON, such as {"temperature": 1}')
     parser.add_argument("--jobs", type=int, default=1)

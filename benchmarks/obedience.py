@@ -1,7 +1,8 @@
 """Whether what a plan asks of a phrase comes out: who plays, how dense, loud and high, how like an earlier phrase.
 
     python benchmarks/obedience.py FOLDER… --splits splits.csv [--split valid] [--songs 2] [--prompt-s 62]
-        [--seconds 240] [--model FOLDER] [--generate '{"candidates": 4}'] [--jobs 2] [--seed 1] [--keep FOLDER] [--out obedience.json]
+        [--seconds 240] [--model FOLDER] [--generate '{"candidates": 4}'] [--jobs 2] [--seed 1] [--keep FOLDER]
+        [--out obedience.json]
 
 Each FOLDER is a source, of which the first --songs of benchmarks/form.py take part, cut like there. The plan has the
 phrases that midiex would plan and other askings, drawn at random within what the song itself does
@@ -28,8 +29,8 @@ from tqdm import tqdm
 import midiex
 from midiex import phrases, score
 from midiex.errors import MidiexError
-from midiex.evaluation import form_study, obedience, writers
-from midiex.evaluation.excerpts import Excerpt, whole
+from midiex.evaluation import obedience, writers
+from midiex.evaluation.excerpts import MOST_S, Excerpt, whole
 from midiex.evaluation.findings import to_json
 from midiex.evaluation.form_study import Cut
 from midiex.evaluation.obedience import AMOUNTS, LIKENESSES, Answer
@@ -108,7 +109,7 @@ def rows_of(songs: list[list[Answer]]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     form.add_arguments(parser)
-    parser.add_argument("--seconds", type=float, default=form_study.MOST_S)
+    parser.add_argument("--seconds", type=float, default=MOST_S)
     parser.set_defaults(songs=2, out=RESULTS / "obedience.json", auc=False, options={})
     args = parser.parse_args()
     began = time.perf_counter()
