@@ -33,7 +33,7 @@ from midiex import score
 from midiex.errors import MidiexError
 from midiex.evaluation import discriminator, distance, form, form_study
 from midiex.evaluation.bootstrap import pooled
-from midiex.evaluation.excerpts import CONTINUATION_S, Excerpt
+from midiex.evaluation.excerpts import CONTINUATION_S, FORM_PROMPTS_S, Excerpt
 from midiex.evaluation.findings import to_json
 from midiex.evaluation.form_study import Cut, Judged
 from midiex.evaluation.prompts import save_prompt
@@ -41,7 +41,6 @@ from midiex.evaluation.run import songs_of
 from midiex.extend import Model, Passage, load
 
 TRIED = 60  # times as many songs as are wanted are looked at
-KINDS = ("prompt unknown", "prompt unknown, with form", "prompt known", "prompt known, with form")
 _model: list[Model] = []
 
 
@@ -71,6 +70,15 @@ def begin(model: str | None, generate: dict[str, Any]) -> None:
     loaded = load(model)
     config = replace(loaded.config, generate=replace(loaded.config.generate, **generate))
     _model[:] = [replace(loaded, config=config)]
+
+
+def model() -> Model:
+    """The one that this process has loaded."""
+    return _model[0]
+
+
+def name_of(model: str | None) -> str:
+    return Path(model).resolve().name if model else "small"
 
 
 def chosen(args: argparse.Namespace) -> list[Job]:
@@ -105,7 +113,7 @@ def judge(job: Job) -> Result | str:
     assert one is not None, "songs are chosen by whether they can be read"
     began = time.perf_counter()
     try:
-        passage = form_study.ours(one, _model[0], job.seed, **job.options)
+        passage = form_study.ours(one, model(), job.seed, **job.options)
     except MidiexError as error:
         return f"{job.path.name}: {error}"
     wall_s = time.perf_counter() - began
@@ -142,11 +150,8 @@ def vectors(one: Cut, music: dict[str, Excerpt]) -> dict[tuple[str, str], np.nda
     found = {}
     for writer, song in music.items():
         heard = song.part(*form_study.stretch(one, song))
-        for kind, prompt in (("prompt unknown", None), ("prompt known", one.prompt)):
-            plain = discriminator.vector(heard, prompt)
-            found[kind, writer] = plain
-            formed = discriminator.form_vector(one.before, heard, prompt)
-            found[f"{kind}, with form", writer] = np.concatenate([plain, formed])
+        for kind, seen in discriminator.vectors(one.before, heard, one.prompt).items():
+            found[kind, writer] = seen
     return found
 
 
@@ -174,9 +179,9 @@ def told_apart(results: list[Result]) -> list[dict[str, Any]]:
     sources = [r.judged.source for r in results]
     groups, weights = [r.told["group"] for r in results], distance.equal_weights(sources)
     rows = []
-    for writer in ("ours", *form_study.RIVALS):
+    for writer in ("ours", *form.RIVALS):
         row: dict[str, Any] = {"writer": writer}
-        for kind in KINDS:
+        for kind in discriminator.KINDS:
             real, other = (np.array([r.vectors[kind, w] for r in results]) for w in ("real", writer))
             scores = discriminator.out_of_fold(real, other, sources, groups)
             row[f"AUC, {kind}"] = discriminator.auc(scores, weights)
@@ -197,7 +202,7 @@ def compared(judged: list[Judged]) -> dict[str, Any]:
     means = form_study.pooled_figures(judged)
     return {
         "songs": len(judged), "sources": len({j.source for j in judged}), "means": means,
-        "distance": form_study.distances(means), "nearer": form_study.nearer(means),
+        "distance": form.distances(means), "nearer": form.nearer(means),
     }  # fmt: skip
 
 
@@ -224,21 +229,27 @@ def show_sources(judged: list[Judged]) -> None:
     print(table(rows))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of all that choose songs and cut them as is done here; --songs and --out need defaults."""
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--splits", type=Path)
     parser.add_argument("--split", default="valid")
-    parser.add_argument("--songs", type=int, default=3, help="a source")
-    parser.add_argument("--prompt-s", type=float, default=form_study.PROMPTS_S[0])
+    parser.add_argument("--songs", type=int, help="a source")
+    parser.add_argument("--prompt-s", type=float, default=FORM_PROMPTS_S[0])
     parser.add_argument("--model")
-    parser.add_argument("--options", type=json.loads, default={}, help="of midiex.extend, as JSON")
     parser.add_argument("--generate", type=json.loads, default={}, help='settings as JSON, such as {"temperature": 1}')
-    parser.add_argument("--auc", action="store_true", help="also whether a classifier can tell")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for prompts and results")
-    parser.add_argument("--out", type=Path, default=RESULTS / "form.json")
+    parser.add_argument("--out", type=Path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--options", type=json.loads, default={}, help="of midiex.extend, as JSON")
+    parser.add_argument("--auc", action="store_true", help="also whether a classifier can tell")
+    parser.set_defaults(songs=3, out=RESULTS / "form.json")
     args = parser.parse_args()
     began = time.perf_counter()
     jobs = chosen(args)
@@ -251,7 +262,7 @@ def main() -> None:
     told: dict[str, Any] = {
         "machine": machine() | {"wall_s": round(time.perf_counter() - began)},
         **{k: getattr(args, k) for k in ("split", "songs", "prompt_s", "options", "generate", "seed")},
-        "model": Path(args.model).name if args.model else "small", "failed": failed,
+        "model": name_of(args.model), "failed": failed,
         "pooled": compared(judged), "by_source": form_study.figures_by_source(judged),
     }  # fmt: skip
     show("pooled", told["pooled"])

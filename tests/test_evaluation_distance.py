@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from songs import rows_of
 
 from midiex.errors import BadInput, MissingPart
-from midiex.evaluation import discriminator, distance
+from midiex.evaluation import discriminator, distance, form
 from midiex.evaluation.excerpts import Excerpt
 from midiex.evaluation.features import histograms, scalars
+from midiex.evaluation.seam import joined
 from midiex.tokens import DRUM_PITCH_OFFSET, DRUM_PROGRAM, PITCH, sort_rows
 
 SCALE = np.array([0, 2, 4, 5, 7, 9, 11])
@@ -201,6 +202,47 @@ def test_the_classifier_finds_noise_and_not_a_difference_that_is_none(monkeypatc
     assert discriminator.discriminate(real, noise, SOURCES) > 0.95
     assert discriminator.discriminate(real, noise, SOURCES, prompts, relative=True) > 0.95
     assert 0.2 < discriminator.discriminate(real, others, SOURCES) < 0.8
+
+
+def test_a_classifier_that_listens_to_form_hears_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars of one tune in whichever order are alike in all but what follows what."""
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(discriminator, "SEEDS", 1)
+    heard: dict[str, list[dict[str, np.ndarray]]] = {"real": [], "looped": []}
+    for i in range(len(SOURCES)):
+        song, before = joined(tune(i), joined(tune(50 + i), joined(tune(100 + i), tune(150 + i)))), tune(i)
+        loop = joined(song.part(0, 4), joined(song.part(0, 4), joined(song.part(0, 4), song.part(0, 4))))
+        song = song.part(0, 16)
+        for name, music in (("real", song), ("looped", loop)):
+            heard[name].append(discriminator.vectors(before, music, before))
+    assert set(heard["real"][0]) == set(discriminator.KINDS)
+    for kind, (_, with_form) in discriminator.KINDS.items():
+        real, looped = (np.array([one[kind] for one in heard[name]]) for name in ("real", "looped"))
+        assert real.shape[1] - len(form.FIGURES) * with_form == heard["real"][0][kind.removesuffix(", with form")].size
+        if with_form and kind.startswith("prompt unknown"):
+            only = [np.array(v)[:, -len(form.FIGURES) :] for v in (real, looped)]
+            assert discriminator.auc(discriminator.out_of_fold(*only, SOURCES)) > 0.95
+
+
+def test_form_is_measured_from_the_song_so_far_and_beside_the_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt, music = joined(tune(0), tune(9)), joined(tune(0), tune(9))
+    found = dict(zip(form.FIGURES, discriminator.form_vector(prompt, music), strict=True))
+    assert found == form.figures(joined(prompt, music), prompt.bars, prompt.bars + music.bars)
+    assert found["returns_8"] == 1
+    change = dict(zip(form.FIGURES, discriminator.form_vector(prompt, music, prompt), strict=True))
+    own = form.figures(prompt, 0, prompt.bars)
+    assert change == {name: pytest.approx(found[name] - own[name]) for name in form.FIGURES}
+    assert own["returns_8"] < 1 and change["contrast"] == pytest.approx(0)
+
+
+def test_what_nobody_has_is_no_hindrance_to_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(discriminator, "SEEDS", 1)
+    rng = np.random.default_rng(0)
+    real, other = rng.normal(size=(len(SOURCES), 3)), rng.normal(size=(len(SOURCES), 3)) + 5
+    real[:, 1], other[:, 1] = np.nan, np.nan
+    assert discriminator.auc(discriminator.out_of_fold(real, other, SOURCES)) > 0.95
+    assert discriminator.auc(discriminator.out_of_fold(real[:, 1:2], other[:, 1:2], SOURCES)) == 0.5
 
 
 def test_a_relative_vector_forgets_the_key() -> None:

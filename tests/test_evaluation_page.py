@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from midiex.errors import BadInput
+from midiex.evaluation import discriminator, form
 from midiex.evaluation.findings import Run
 from midiex.evaluation.page import page, to_json, write_page
 from midiex.evaluation.pictures import PICTURES
@@ -69,6 +70,11 @@ def evaluation(sources: tuple[str, ...] = SOURCES, minutes: int = 5) -> dict[str
         figures[name] = figure({"ours": 0.3, "ngram": 0.6, "real": 0.35}, sources)
         for told in figures[name].values():
             told["quantiles"] = {"0.5": 0.3, "0.95": 0.5, "1": 0.9}
+    for group in ("form", "band_form"):
+        for prompt_s in (62, 30):
+            for name in form.FIGURES:
+                told = figure({"real": 0.5, "ours": 0.4, "loop": 0.0, "repeat": 0.45 + 0.3 * (name > "e")}, sources)
+                figures[f"{group}_{prompt_s}_{name}"] = told
     features = ("pitch", "interval", "pitch_class_transition", "by_bar.notes", "by_bar.mean_pitch")
     flat = [0.6 + 0.01 * k for k in range(minutes)]
     return {
@@ -83,7 +89,7 @@ def evaluation(sources: tuple[str, ...] = SOURCES, minutes: int = 5) -> dict[str
         "by_minute": dict.fromkeys(("compression", "notes_per_s", "overlap", "silence_s", "similarity_8"), flat),
         "discriminator": {
             known: {w: {"auc": 1.2 - m / 2, "low": 0.8, "high": 0.9, "songs": 12} for w, m in everyone.items()}
-            for known in ("prompt unknown", "prompt known")
+            for known in discriminator.KINDS
         },
     }  # fmt: skip
 
@@ -168,6 +174,26 @@ def test_the_songs_own_stands_beside(made: tuple[list[Path], Path]) -> None:
     assert "by bar (0.58 of 0.80)" in section(text, 3)  # where ours stays farthest behind
 
 
+def test_form_stands_beside_the_real_ones_with_its_distance(made: tuple[list[Path], Path]) -> None:
+    text = section((made[1] / "quality.md").read_text("utf-8"), 11)
+    bands, of_all = text.split("**bands, prompt of 30 s**")[1], text.split("**all songs, prompt of 62 s**")[1]
+    for part in (bands, of_all):
+        assert "nearer to it than loop on 7 of 7, than repeat on 4 of 7" in part
+        assert rows(part)["contrast of sections"] == ["0.50", "0.40 (-20%)", "0.00 (-100%)", "0.45 (-10%)"]
+    assert rows(of_all)["piano"][:2] == ["0.45 / 0.35 (-22%)", "0.45 / 0.35 (-22%)"]
+    assert len(rows(of_all)["piano"]) == len(form.JUDGED)
+    intervals = rows(text)["returns_5, prompt of 30 s"]
+    assert intervals[0].startswith("**0.40** (") and "best near real" in intervals[-1]
+
+
+def test_a_result_from_before_form_was_measured_makes_a_page(tmp_path: Path) -> None:
+    result = evaluation()
+    result["figures"] = {name: told for name, told in result["figures"].items() if "form_" not in name}
+    write_page(result, tmp_path)
+    told = section((tmp_path / "quality.md").read_text("utf-8"), 11)
+    assert "*Not measured: " in told and "|" not in told
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     result = evaluation()
     figures = {n: {w: v for w, v in f.items() if not w.startswith("ngram")} for n, f in result["figures"].items()}
@@ -190,7 +216,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 def test_nothing_at_all_still_makes_a_page(tmp_path: Path) -> None:
     write_page(only(evaluation()) | {"songs": {}}, tmp_path)
     text = (tmp_path / "quality.md").read_text("utf-8")
-    assert text.count("*Not measured: ") == 9 and "|" not in text
+    assert text.count("*Not measured: ") == 10 and "|" not in text
     assert not [*tmp_path.glob("*.png")]
 
 

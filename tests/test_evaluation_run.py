@@ -20,7 +20,7 @@ from songs import note, programs_in, rows_of, save_talkative, tempo, write_midi
 from midiex import extend, score
 from midiex.config import load_config
 from midiex.errors import BadInput, MissingPart
-from midiex.evaluation import discriminator, likelihood, run, work, writers
+from midiex.evaluation import discriminator, form, likelihood, run, work, writers
 from midiex.evaluation.bootstrap import Estimate, by_source, pooled
 from midiex.evaluation.excerpts import Example, Excerpt, example, whole
 from midiex.evaluation.run import Scope, evaluate, songs_of
@@ -32,7 +32,7 @@ from midiex.tokens import BAR, FIELDS, HEAD_ORDER, PITCH, POSITION, sort_rows
 BARS, BPM = 36, 60  # four seconds a bar: a song of 144 s is long enough for all that is measured
 BAND, PIANO = (0, 32, -1), (0,)
 FEW = {"candidates": 1, "max_attempts": 1}
-ALL, SHORT = Scope(2, 3, 1, 120.0), Scope(2, 3, 0, 120.0)
+ALL, SHORT = Scope(2, 3, 1, 120.0, 1), Scope(2, 3, 0, 120.0)
 WRITERS = {"ours", "ngram", "loop", "repeat", "real"}
 OF_EACH_WRITER = {
     "overlap", "overlap_share", "compression", "longest_repeat_bars",
@@ -481,7 +481,8 @@ def test_every_figure_is_given_for_every_writer(result: dict[str, Any]) -> None:
         assert list(figures[name]["real"]["quantiles"]) == ["0.5", "0.95", "1"]
     assert set(result["by_feature"]) == WRITERS
     assert {len(values) for values in result["by_minute"].values()} == {2}
-    assert set(result["discriminator"]) == {"prompt unknown", "prompt known"}
+    assert set(result["discriminator"]) == set(discriminator.KINDS)
+    assert len(discriminator.KINDS) == 4
     for writer_scores in result["discriminator"].values():
         assert set(writer_scores) == WRITERS and all(0 <= s["auc"] <= 1 for s in writer_scores.values())
 
@@ -516,6 +517,18 @@ def test_figures_are_what_they_are_called(result: dict[str, Any]) -> None:
     assert means["resampled"]["ours"] == 0  # with one attempt nothing can be
 
 
+def test_form_is_told_after_long_and_short_prompts_of_all_and_of_bands(result: dict[str, Any]) -> None:
+    for prompt_s in (62, 30):
+        for name in form.FIGURES:
+            of_all, of_bands = (result["figures"][f"{group}_{prompt_s}_{name}"] for group in ("form", "band_form"))
+            assert set(of_all) == set(of_bands) == {"real", "ours", "loop", "repeat", "ngram"}
+            for writer, told in of_bands.items():
+                assert set(told["by_source"]) == {"band"} and set(of_all[writer]["by_source"]) == {"band", "piano"}
+                assert told["pooled"]["mean"] == of_all[writer]["by_source"]["band"]
+        returns = {w: t["pooled"]["mean"] for w, t in result["figures"][f"form_{prompt_s}_returns_5"].items()}
+        assert returns["loop"] == 1 and returns["real"] > returns["ours"]  # which is noise, and the song a figure
+
+
 def test_nats_a_note_are_those_of_the_windows(result: dict[str, Any], folder: Path) -> None:
     """All notes of a source count the same."""
     loaded = extend.load(folder / "model")
@@ -536,7 +549,7 @@ def test_a_result_says_what_it_is_of(result: dict[str, Any], folder: Path, model
     assert result["songs"] == {"band": 2, "piano": 2}  # as many as asked for, of those that can be used
     assert result["model"]["name"] == "model" and result["model"]["fingerprint"] == model.fingerprint
     assert result["model"]["parameters"] == sum(p.numel() for p in model.network.parameters())
-    assert result["scope"] == {"songs": 2, "windows": 3, "long_songs": 1, "long_s": 120.0}
+    assert result["scope"] == {"songs": 2, "windows": 3, "long_songs": 1, "long_s": 120.0, "form_songs": 1}
     assert (result["split"], result["seed"]) == ("all", 0)
     usual = load_config("tiny").generate
     assert result["generate"] | {"candidates": 6, "max_attempts": 3} == {
@@ -557,7 +570,7 @@ def test_the_same_seed_gives_the_same_in_whichever_process(here: None, result: d
     """All but what takes long is done again, here."""
     again = quick([folder / "band", folder / "piano"], folder / "model", shards=folder / "shards", scope=SHORT)
     assert set(result["figures"]) - set(again["figures"]) == {
-        name for name in result["figures"] if name.startswith("staying_")
+        name for name in result["figures"] if name.startswith(("staying_", "form_", "band_form_"))
     }
     for name, told in again["figures"].items():
         assert json.dumps(told) == json.dumps(result["figures"][name]), name  # NaN is to equal NaN

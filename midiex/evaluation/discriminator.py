@@ -24,6 +24,11 @@ from .seam import joined
 
 SEEDS, FOLDS = 5, 5
 _OCTAVE = slice(MOST_INTERVAL - 12, MOST_INTERVAL + 13)
+# What a classifier may know and hear: the prompt, and form.
+KINDS = {
+    "prompt unknown": (False, False), "prompt unknown, with form": (False, True),
+    "prompt known": (True, False), "prompt known, with form": (True, True),
+}  # fmt: skip
 # What `overlap` may give, in the order in which a relative vector has it.
 _OVERLAPS = (
     "pitch_class", "pitch_class_transition", "pitch", "interval", "length", "length_transition", "onset_interval",
@@ -55,6 +60,16 @@ def form_vector(before: Excerpt, excerpt: Excerpt, prompt: Excerpt | None = None
     if prompt is not None:
         found -= np.array([*form.figures(prompt, 0, prompt.bars).values()])
     return found
+
+
+def vectors(before: Excerpt, excerpt: Excerpt, prompt: Excerpt) -> dict[str, np.ndarray]:
+    """What a classifier of each of KINDS sees of an excerpt that follows all of `before`."""
+    plain = {known: vector(excerpt, prompt if known else None) for known in (False, True)}
+    formed = {known: form_vector(before, excerpt, prompt if known else None) for known in (False, True)}
+    return {
+        kind: np.concatenate([plain[known], formed[known]]) if with_form else plain[known]
+        for kind, (known, with_form) in KINDS.items()
+    }
 
 
 def _described(excerpt: Excerpt, key_note: int) -> np.ndarray:
@@ -122,8 +137,13 @@ def out_of_fold(
                 max_iter=120, learning_rate=0.06, max_leaf_nodes=8, min_samples_leaf=8, l2_regularization=1.0,
                 max_features=0.3, early_stopping=False, random_state=seed,
             )  # fmt: skip
-            judge.fit(both[~held].reshape(-1, both.shape[-1]), labels[seen], sample_weight=weight[seen])
-            scores[seed, held] = judge.predict_proba(both[held].reshape(-1, both.shape[-1]))[:, 1].reshape(-1, 2)
+            told = np.isfinite(both[~held]).any((0, 1))  # of nothing nothing is learned, and scikit-learn stumbles
+            if not told.any():
+                scores[seed, held] = 0.5
+                continue
+            learned, asked = (both[part][..., told].reshape(-1, told.sum()) for part in (~held, held))
+            judge.fit(learned, labels[seen], sample_weight=weight[seen])
+            scores[seed, held] = judge.predict_proba(asked)[:, 1].reshape(-1, 2)
     return scores
 
 

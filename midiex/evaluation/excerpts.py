@@ -16,6 +16,8 @@ from ..tokens import BAR, DURATION, DURATIONS, DURATIONS_PER_BEAT, MICRO, MICRO_
 
 STEPS_PER_BEAT = 24  # time as the figures see it: fine enough for triplets of sixteenths, too coarse for feel
 PROMPT_S, CONTINUATION_S = 30.0, 60.0
+# Of form: prompts, how long a song must be, and up to where it is gone on with.
+FORM_PROMPTS_S, LONG_S, MOST_S = (62.0, 30.0), 130.0, 240.0
 
 
 @dataclass(frozen=True)

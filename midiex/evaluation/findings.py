@@ -14,14 +14,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from . import form
 from .discriminator import FOLDS
-from .excerpts import CONTINUATION_S, PROMPT_S
+from .excerpts import CONTINUATION_S, FORM_PROMPTS_S, LONG_S, MOST_S, PROMPT_S
 
 WRITERS = ("truth", "ours", "ngram", "ngram with song", "loop", "repeat", "real")  # in this order; others behind
 REFERENCES = ("truth", "real")  # not written, so never the best
 LOW, HIGH, OWN = -math.inf, math.inf, "the song's own"  # what is good
 CHANCE = 0.25  # of the true chunk among four
 NOTHING = "–"
+FORM_GROUPS = {"form": "all songs", "band_form": "bands"}
 # Of each minute: its name, and figure and writer that show the same of real music.
 MINUTES = {
     "overlap": ("overlap with the song's next minute", "overlap", "real"),
@@ -92,6 +94,8 @@ class Run:
         """What the page's texts may name."""
         return self.result["scope"] | {
             "songs_heard": sum(self.result["songs"].values()), "long_min": f"{self.result['scope']['long_s'] / 60:g}",
+            "form_songs": self.result["scope"].get("form_songs", 0), "form_least_s": f"{LONG_S:g}",
+            "form_most_s": f"{MOST_S:g}", "form_prompts": " or ".join(map("{:g}".format, FORM_PROMPTS_S)),
             "prompt_s": f"{PROMPT_S:g}", "next_s": f"{CONTINUATION_S:g}", "least": 2 * FOLDS, "chance": CHANCE,
         }  # fmt: skip
 
@@ -118,6 +122,15 @@ class Run:
                 if math.isfinite(_number(overlap)):
                     found.setdefault(label, {})[writer] = overlap
         return dict(sorted(found.items(), key=lambda f: f[1].get("ours", 0) - f[1].get("real", 0)))
+
+    def forms(self) -> dict[tuple[str, str], dict[str, dict[str, Value]]]:
+        """{writer: {figure of form.JUDGED: …}} by group (of FORM_GROUPS) and the prompt's seconds."""
+        found: dict[tuple[str, str], dict[str, dict[str, Value]]] = {}
+        for name, writers in self.figures.items():
+            if (fit := re.fullmatch(rf"({'|'.join(FORM_GROUPS)})_([\d.]+)_(.*)", name)) and fit[3] in form.JUDGED:
+                for writer, value in writers.items():
+                    found.setdefault((fit[1], fit[2]), {}).setdefault(writer, {})[fit[3]] = value
+        return {key: told for key, told in found.items() if "real" in told}
 
     def minutes(self) -> dict[str, list[float]]:
         """What MINUTES names, as far as there is any."""

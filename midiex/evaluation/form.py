@@ -6,6 +6,8 @@ before it counts too. Pure functions on excerpts; knows no songs, files or model
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from .. import metrics
@@ -40,6 +42,9 @@ JUDGED = (
     "returns_8",
 )  # by which writers are compared
 BAND_VOICES = 3  # at least, drums among them
+RIVALS = ("loop", "repeat")  # to which ours is to be preferred
+
+Figures = Mapping[str, Mapping[str, float]]  # by writer and figure
 
 _SLOTS = 4  # of a bar in which a voice's onsets are counted
 _GRID = 48  # places of a bar at which a note is the same
@@ -124,6 +129,35 @@ def bars_within(music: Excerpt, from_s: float, to_s: float) -> tuple[int, int]:
 def is_band(song: Excerpt) -> bool:
     """Has the song drums and at least BAND_VOICES voices, the drums among them?"""
     return bool((song.rows[:, PROGRAM] == DRUM_PROGRAM).any()) and _voices(song.rows)[1] >= BAND_VOICES
+
+
+# ---- beside the real one --------------------------------------------------------------------------------------------
+
+
+def distances(means: Figures) -> dict[str, dict[str, float]]:
+    """How far each writer's mean lies from the real one, as a part of it: -.5 is half, 1 twice as much."""
+    real = means["real"]
+    return {
+        writer: {name: (value - real[name]) / real[name] if real[name] else float("nan") for name, value in own.items()}
+        for writer, own in means.items()
+        if writer != "real"
+    }
+
+
+def nearer(means: Figures, writer: str = "ours") -> dict[str, int]:
+    """On how many of JUDGED the writer's mean is nearer to the real one than each of RIVALS."""
+    if writer not in means:
+        return {}
+    nan = float("nan")  # which is nearer to nothing
+    off = {
+        name: {figure: abs(own.get(figure, nan) - means["real"].get(figure, nan)) for figure in JUDGED}
+        for name, own in means.items()
+    }
+    rivals = [rival for rival in RIVALS if rival in means]
+    return {rival: sum(off[writer][figure] < off[rival][figure] for figure in JUDGED) for rival in rivals}
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
 
 
 def _voices(rows: np.ndarray) -> tuple[np.ndarray, int]:

@@ -1,6 +1,6 @@
 """Has what is written the form of songs? Songs are cut, continued for minutes and held beside their own (figure 11).
 
-A song of LEAST_S seconds or more is cut at the bar line nearest to a moment, and continued up to MOST_S or its end.
+A song of LONG_S seconds or more is cut at the bar line nearest to a moment, and continued up to MOST_S or its end.
 Knows songs, writers and figures; knows no pages and no processes.
 """
 
@@ -19,16 +19,11 @@ from ..score import Song
 from ..tokens import BAR
 from . import form, writers
 from .bootstrap import by_source, pooled
-from .excerpts import Excerpt, whole
+from .excerpts import LONG_S, MOST_S, Excerpt, whole
 from .prompts import save_prompt
 from .seam import joined
 
-PROMPTS_S = (62.0, 30.0)
-LEAST_S, MOST_S = 130.0, 240.0
 FEWEST_NOTES = 8  # of the prompt, and of what follows
-RIVALS = ("loop", "repeat")  # to which ours is to be preferred
-
-Figures = Mapping[str, Mapping[str, float]]  # by writer and figure
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ def cut(source: str, song: Song, prompt_s: float) -> Cut | None:
     """The song cut after about `prompt_s`; None where it is too short, in seconds or in blocks of bars, or has too few
     notes on either side."""
     music = whole(song)
-    if music.seconds < LEAST_S:
+    if music.seconds < LONG_S:
         return None
     seam_bar, end_s = music.bar_at(prompt_s), min(MOST_S, music.seconds)
     last_bar = form.bars_within(music, 0.0, end_s)[1]
@@ -122,7 +117,7 @@ class Judged:
 
     source: str
     is_band: bool
-    figures: Figures
+    figures: form.Figures
 
 
 def pooled_figures(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
@@ -151,28 +146,3 @@ def tables(judged: Sequence[Judged]) -> dict[str, dict[str, dict[str, list[float
             for figure, value in values.items():
                 found.setdefault(writer, {}).setdefault(figure, {}).setdefault(song.source, []).append(value)
     return found
-
-
-def distances(means: Figures) -> dict[str, dict[str, float]]:
-    """How far each writer's mean lies from the real one, as a part of it: -.5 is half, 1 twice as much."""
-    real = means["real"]
-    return {
-        writer: {name: (value - real[name]) / real[name] if real[name] else float("nan") for name, value in own.items()}
-        for writer, own in means.items()
-        if writer != "real"
-    }
-
-
-def nearer(means: Figures, writer: str = "ours") -> dict[str, int]:
-    """On how many of form.JUDGED the writer's mean is nearer to the real one than each of RIVALS."""
-    if writer not in means:
-        return {}
-    off = {
-        name: {figure: abs(own[figure] - means["real"][figure]) for figure in form.JUDGED}
-        for name, own in means.items()
-    }
-    return {
-        rival: sum(off[writer][figure] < off[rival][figure] for figure in form.JUDGED)
-        for rival in RIVALS
-        if rival in means
-    }

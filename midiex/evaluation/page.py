@@ -18,9 +18,10 @@ from typing import Any
 
 from .. import plots
 from ..errors import BadInput
+from . import form
 from .bootstrap import SHARE
 from .excerpts import CONTINUATION_S
-from .findings import HIGH, MINUTES, NOTHING, OWN, Measure, Run, Value, ordered, shown, to_json
+from .findings import FORM_GROUPS, HIGH, MINUTES, NOTHING, OWN, Measure, Run, Value, ordered, shown, to_json
 from .pictures import PICTURES
 
 __all__ = ["page", "to_json", "write_page"]
@@ -120,8 +121,9 @@ def _opening(run: Run) -> list[str]:
         "\n".join(f"- {what}: {text}" for what, text in lines.items() if text),
         "Writers: *ours* is the model, *ngram* a back-off n-gram over the same notes"
         f"{'' if has_ngram else ' (absent: it learns from shards of training music, of which this run had none)'}, "
-        "*loop* repeats the prompt's last bars, *real* is the song itself. Every source weighs the same, however many "
-        f"songs it has; in parentheses the {SHARE:.0%} bootstrap interval, songs drawn anew inside each source (none "
+        "*loop* repeats the prompt's last bars, *repeat* the prompt from its beginning, *real* is the song itself. "
+        "Every source weighs the same, however many songs it has; in parentheses the "
+        f"{SHARE:.0%} bootstrap interval, songs drawn anew inside each source (none "
         "where it is rounded away). Bold is the best mean among those that write, whether or not intervals overlap; "
         f"{NOTHING} stands where there was nothing to measure.",
         *(["## At a glance", *glance] if glance else []),
@@ -194,6 +196,50 @@ def _minutes(run: Run) -> list[str]:
     return [_table(["minute", *(MINUTES[name][0] for name in told)], rows)] if told else []
 
 
+def _forms(run: Run) -> list[str]:
+    """Each group's means beside the real ones, on how many figures ours is nearer to these, and sources one by one."""
+    blocks = []
+    for (group, prompt_s), told in run.forms().items():
+        means = {writer: {name: value.mean for name, value in own.items()} for writer, own in told.items()}
+        rows = []
+        for name, label in FORM_LABELS.items():
+            cells = [shown(means["real"].get(name, math.nan))]
+            for writer in ordered(set(told) - {"real"}):
+                cells.append(_beside(means[writer].get(name, math.nan), means["real"].get(name, math.nan)))
+            rows.append([label, *cells])
+        near = [f"than {rival} on {n} of {len(FORM_LABELS)}" for rival, n in form.nearer(means).items()]
+        title = f"**{FORM_GROUPS[group]}, prompt of {prompt_s} s**, and how far from *real*"
+        blocks.append(title + (f"; ours is nearer to it {', '.join(near)}" if near else ""))
+        blocks.append(_table(["", "real", *ordered(set(told) - {"real"})], rows))
+        if group == "form" and "ours" in told:
+            blocks.append(f"By source, prompt of {prompt_s} s: *real* / ours, and how far from it")
+            blocks.append(_table(["source", *FORM_LABELS.values()], _source_forms(run, told)))
+    return blocks
+
+
+def _source_forms(run: Run, told: Mapping[str, Mapping[str, Value]]) -> list[list[str]]:
+    rows = []
+    for source in run.sources:
+        pairs = [
+            [told[writer].get(name, Value()).by_source.get(source, math.nan) for writer in ("real", "ours")]
+            for name in FORM_LABELS
+        ]
+        if any(map(math.isfinite, (real for real, _ in pairs))):
+            rows.append([source, *(f"{shown(real)} / {_beside(ours, real)}" for real, ours in pairs)])
+    return rows
+
+
+def _beside(value: float, real: float) -> str:
+    """A value and how far it lies from the real one."""
+    away = (value - real) / real if real else math.nan
+    return shown(value) if math.isnan(away) else f"{shown(value)} ({away:+.0%})"
+
+
+FORM_LABELS = {  # of form.JUDGED
+    "dens_cv": "density, variation", "contrast": "contrast of sections", "adj_sd": "likeness of neighbours, spread",
+    "track_cv": "a voice's own variation", "sets": "sets of voices", "returns_5": "phrases that return by half",
+    "returns_8": "by four fifths",
+}  # fmt: skip
 SECTIONS = (
     Section("How well real music is foreseen",
         "How surprised each writer is by a note of real music when it is told all notes before: nats a note, over all "
@@ -219,7 +265,7 @@ SECTIONS = (
     Section("Can a classifier tell?",
         "Boosted trees that have not seen the song rate whether a minute was written or is the song's own: an AUC of "
         "0.5 is a guess, 1 is always right. Nearer 0.5 is better. *real*, the song's minute after, differs by its "
-        "place alone. With the prompt known the trees are stricter.",
+        "place alone. With the prompt known the trees are stricter; with form they also see the figures of section 11.",
         "the trees need {least} continued songs of a writer, of which there were {songs_heard}",
         pooled=(Measure("auc, (.*)", "AUC, {}", 0.5),)),
     Section("Structure",
@@ -277,4 +323,16 @@ SECTIONS = (
     Section("MIREX 2025",
         "`midiex mirex prompt.json` continues a prompt of that task in its own format, so that listeners can judge "
         "midiex beside its entries; it is not measured here."),
+    Section("Form",
+        "Songs of {form_least_s} s and more, cut after about {form_prompts} s, are continued to {form_most_s} s or "
+        "where they end; *ours* knows the prompt alone, *repeat* is all of it again from its beginning, *real* the "
+        "song over the same seconds. Over blocks of four bars: coefficients of variation of notes a second, in all and "
+        "voice by voice; how unlike the unlikest blocks are, and by how much likeness of neighbours varies; how many "
+        "sets of voices play; and which share of the phrases had half, or four fifths, of their notes in one earlier "
+        "phrase, the prompt's included. Each is best near *real*'s. Bands are songs with drums and at least three "
+        "voices.",
+        "no song was continued for so long ({form_songs} a source asked for), or all are too short",
+        pooled=(Measure(r"form_(\d+)_(dens_cv|contrast|adj_sd|track_cv|sets|returns_5|returns_8)",
+                        "{1}, prompt of {0} s", "real"),),
+        more=_forms),
 )  # fmt: skip

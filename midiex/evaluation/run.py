@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,13 +24,17 @@ from ..dataset import load_split
 from ..errors import BadInput
 from ..extend import load
 from ..smf import MIDI_SUFFIXES
-from . import discriminator, distance, features, originality, work
+from . import discriminator, distance, features, form, form_study, originality, work
 from .bootstrap import Values, by_source, pooled
+from .excerpts import FORM_PROMPTS_S
+from .form_study import Judged
 from .ngram import NGram
-from .work import Foreseen, Heard, Job
+from .work import Foreseen, FormJob, Heard, Job
 
 TRIED = 4  # times as many songs as are wanted are looked at
+FORM_TRIED = 12  # of those that are to be long
 NGRAM_NOTES = 6_000_000  # of the training songs, that the n-gram counts
+AnyJob = TypeVar("AnyJob", Job, FormJob)
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,11 @@ class Scope:
     windows: int  # a source, of a minute each, for nats a note and the choice among foils
     long_songs: int  # in all, continued by `long_s`
     long_s: float
+    form_songs: int = 0  # a source, of which each is continued for minutes after a prompt of each of FORM_PROMPTS_S
 
 
-QUICK = Scope(songs=2, windows=4, long_songs=2, long_s=300.0)
-FULL = Scope(songs=12, windows=24, long_songs=30, long_s=1200.0)
+QUICK = Scope(songs=2, windows=4, long_songs=2, long_s=300.0, form_songs=1)
+FULL = Scope(songs=12, windows=24, long_songs=30, long_s=1200.0, form_songs=6)
 
 
 def evaluate(
@@ -111,10 +116,11 @@ def evaluate(
                 raise BadInput(f"Of {len(tried)} songs none can be continued; give songs of 75 seconds and more.")
             long_jobs = [Job(h.source, h.path, h.seed, scope.long_s) for h in _in_turn(heard, scope.long_songs)]
             long = _all(pool.map(work.continue_song, long_jobs), "staying power", len(long_jobs), progress)
+            forms = _forms(pool, files, scope, seed, progress)
             judged = _all(pool.map(work.judge, heard), "judging", len(heard), progress)
             judged_long = _all(pool.map(work.judge_long, [h for h in long if h]), "judging", len(long), progress)
     figures = _foreseen_figures(foreseen) | _collected(judged) | _long_figures(judged_long)
-    figures |= _set_figures(heard)
+    figures |= _set_figures(heard) | _form_figures(forms)
     if index is not None:
         figures |= _originality(heard, index)
     return {
@@ -175,9 +181,9 @@ def _all(results: Iterator[Any], stage: str, total: int, progress: Callable[[str
     return found
 
 
-def _first_of_each(jobs: list[Job], songs: int) -> list[Job]:
+def _first_of_each(jobs: list[AnyJob], songs: int) -> list[AnyJob]:
     """The first `songs` of each source."""
-    kept: list[Job] = []
+    kept: list[AnyJob] = []
     for job in jobs:
         if sum(k.source == job.source for k in kept) < songs:
             kept.append(job)
@@ -192,6 +198,28 @@ def _in_turn(heard: list[Heard], most: int) -> list[Heard]:
         rank[one.source] = rank.get(one.source, -1) + 1
         order.append((rank[one.source], one))
     return [one for _, one in sorted(order, key=lambda o: o[0])][:most]
+
+
+def _forms(
+    pool: Any,
+    files: dict[str, list[Path]],
+    scope: Scope,
+    seed: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> dict[float, list[Judged]]:
+    """Figure 11 of the first songs of each source that are long enough, by the prompt's length."""
+    found: dict[float, list[Judged]] = {}
+    for prompt_s in FORM_PROMPTS_S if scope.form_songs else ():
+        tried = [
+            FormJob(source, path, zlib.crc32(path.name.encode()) + seed, prompt_s)
+            for source, paths in files.items()
+            for path in paths[: FORM_TRIED * scope.form_songs]
+        ]
+        usable = _all(pool.map(work.has_form, tried), "looking for long songs", len(tried), progress)
+        wanted = _first_of_each([job for job, good in zip(tried, usable, strict=True) if good], scope.form_songs)
+        stage = f"form after {prompt_s:g} s"
+        found[prompt_s] = [j for j in _all(pool.map(work.judge_form, wanted), stage, len(wanted), progress) if j]
+    return found
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------
@@ -238,6 +266,18 @@ def _long_figures(judged: Sequence[work.JudgedLong]) -> dict[str, Any]:
             for name, value in figures.items():
                 tables.setdefault(name, {}).setdefault(writer, {}).setdefault(song.source, []).append(value)
     return {f"staying_{name}": _figure(writers) for name, writers in tables.items()}
+
+
+def _form_figures(forms: Mapping[float, Sequence[Judged]]) -> dict[str, Any]:
+    """{figure: …} of form after prompts of so many seconds, of all songs and of bands alone."""
+    found: dict[str, Any] = {}
+    for prompt_s, judged in forms.items():
+        for group, songs in (("form", judged), ("band_form", [j for j in judged if j.is_band])):
+            tables = form_study.tables(songs)
+            for name in form.FIGURES if songs else ():
+                writers = {writer: table[name] for writer, table in tables.items()}
+                found[f"{group}_{prompt_s:g}_{name}"] = _figure(writers)
+    return found
 
 
 def _by_feature(judged: Sequence[work.Judged]) -> dict[str, dict[str, float]]:
@@ -289,7 +329,7 @@ def _described(music: Any) -> dict[str, Any]:
 
 
 def _discriminated(heard: Sequence[Heard]) -> dict[str, Any]:
-    """AUC of telling each writer's minutes from the songs' own, without and with the prompt known."""
+    """AUC of telling each writer's minutes from the songs' own, for each of discriminator.KINDS."""
     found: dict[str, Any] = {}
     for writer in (*work.WRITERS, "real"):
         pairs = [(h, m) for h in heard if (m := h.music(writer)) is not None]
@@ -297,17 +337,16 @@ def _discriminated(heard: Sequence[Heard]) -> dict[str, Any]:
             continue
         sources = [h.source for h, _ in pairs]
         weights = distance.equal_weights(sources)
-        for relative in (False, True):
-            real, written = (
-                np.array([discriminator.vector(m, h.prompt if relative else None) for h, m in side])
-                for side in ([(h, h.truth) for h, _ in pairs], pairs)
-            )
-            scores = discriminator.out_of_fold(real, written, sources)
-            rng = np.random.default_rng(0)
-            drawn = [rng.integers(0, len(pairs), len(pairs)) for _ in range(200)]
+        real = [discriminator.vectors(h.prompt, h.truth, h.prompt) for h, _ in pairs]
+        written = [discriminator.vectors(h.before(writer), m, h.prompt) for h, m in pairs]
+        rng = np.random.default_rng(0)
+        drawn = [rng.integers(0, len(pairs), len(pairs)) for _ in range(200)]
+        for kind in discriminator.KINDS:
+            truth, other = (np.array([one[kind] for one in side]) for side in (real, written))
+            scores = discriminator.out_of_fold(truth, other, sources)
             spread = [discriminator.auc(scores[:, d], weights[d]) for d in drawn]
             low, high = np.quantile(spread, [0.025, 0.975])
-            found.setdefault("prompt known" if relative else "prompt unknown", {})[writer] = {
+            found.setdefault(kind, {})[writer] = {
                 "auc": discriminator.auc(scores, weights), "low": float(low), "high": float(high), "songs": len(pairs),
             }  # fmt: skip
     return found

@@ -18,7 +18,7 @@ from ..collate import before_of
 from ..errors import MidiexError
 from ..extend import Model, load
 from ..tokens import FIELDS, HEAD_ORDER
-from . import distance, likelihood, mood, repetition, seam, staying, writers
+from . import distance, form_study, likelihood, mood, repetition, seam, staying, writers
 from .excerpts import CONTINUATION_S, Example, Excerpt, example, whole
 from .ngram import NGram
 from .ngram.decisions import chunks_of
@@ -78,6 +78,10 @@ class Heard:
         """The minute of a writer; "real" is the song's own a minute later."""
         written = {"ours": self.ours.music, "ngram": self.ngram, "loop": self.loop, "repeat": self.repeat}
         return (written | {"real": self.beyond})[writer]
+
+    def before(self, writer: str) -> Excerpt:
+        """What stands before the minute of a writer."""
+        return seam.joined(self.prompt, self.truth) if writer == "real" else self.prompt
 
 
 def is_usable(job: Job) -> bool:
@@ -189,6 +193,46 @@ def judge_long(heard: Heard) -> JudgedLong:
 
 def _overlap(truth: Excerpt, music: Excerpt) -> float:
     return float(np.mean(list(distance.overlap(truth, music).values()))) if len(music.rows) else 0.0
+
+
+# ---- form -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FormJob:
+    source: str
+    path: Path
+    seed: int
+    prompt_s: float
+
+
+def has_form(job: FormJob) -> bool:
+    """Can the song be read, and is it long enough for its form to be told?"""
+    return _cut(job) is not None
+
+
+def judge_form(job: FormJob) -> form_study.Judged | None:
+    """Figure 11 of a song cut after so long; None for one that cannot be used."""
+    one, tools = _cut(job), _tools[0]
+    if one is None:
+        return None
+    try:
+        passage = form_study.ours(one, tools.model, job.seed)
+    except MidiexError:
+        return None
+    others = {}
+    if tools.ngram is not None:
+        truth = one.truth
+        others["ngram"] = tools.ngram.continue_(one.prompt, truth.bar_beats, truth.bar_s, job.seed)
+    music = form_study.songs(one, passage, others)
+    return form_study.Judged(job.source, one.is_band, form_study.figures(one, music))
+
+
+def _cut(job: FormJob) -> form_study.Cut | None:
+    try:
+        return form_study.cut(job.source, score.read(job.path), job.prompt_s)
+    except MidiexError:
+        return None
 
 
 # ---- foreseeing -----------------------------------------------------------------------------------------------------
