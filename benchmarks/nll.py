@@ -2,8 +2,9 @@
 
     python benchmarks/nll.py SHARDS [--split test] [--model FOLDER] [--windows 12]
 
-Windows are fixed stretches of consecutive chunks, one a song (the first chunk of many has no context). The
-model is told a chunk's bars, meter, tempo and place before the end; the unigram model knows how often each value of a
+Windows are fixed stretches of consecutive chunks, one a song; all of the song before a window is counted, as in use.
+The model is told a chunk's bars, meter, tempo and place before the end; then also the likest earlier bars as its source
+("source"), or how dense, loud and high it is and which voices play ("plan"), or both. The unigram model knows how often each value of a
 field occurs in the training split, sources weighted as in training; the uniform one only how many values there are.
 """
 
@@ -58,15 +59,20 @@ def main() -> None:
     table = unigram(load_split(args.shards, "train"))
     sources = load_split(args.shards, args.split)
     rows = []
-    fields: dict[str, list[np.ndarray]] = {"model": [], "unigram": [], "uniform": []}
+    told = {"model": (False, False), "source": (True, False), "plan": (False, True), "source, plan": (True, True)}
+    fields: dict[str, list[np.ndarray]] = {name: [] for name in (*told, "unigram", "uniform")}
     for songs in sources:
         sums = {name: np.zeros(len(HEAD_ORDER)) for name in fields}
         notes = 0
-        for window in validation_windows([songs], config.train.window_chunks, args.windows):
-            batch = collate([window], config.memory, 0.0, None)
+        asked = config.train.window_chunks, args.windows
+        for window, with_source in zip(
+            validation_windows([songs], *asked), validation_windows([songs], *asked, with_source=True), strict=True
+        ):
             notes += window.notes - (len(window.chunks) - window.extras)
+            for name, (source, plan) in told.items():
+                batch = collate([with_source if source else window], config.memory, 0.0, None, told=plan)
+                sums[name] += model(batch).double().sum(0).numpy()
             targets = Steps.build(batch).targets.numpy()
-            sums["model"] += model(batch).double().sum(0).numpy()
             for head in range(len(HEAD_ORDER)):
                 known = targets[targets[:, head] >= 0, head]
                 sums["unigram"][head] -= table[head][known].sum()

@@ -117,6 +117,7 @@ class GenerateConfig:
     habits: float = 1.0  # how much more the song's own habits weigh than they were trained to, in nats; 0: no more
     progression: float = 0.8  # how much the song's chord progression, if it has one, guides new pitches; 0: not at all
     aligned: float = 0.0  # how much more an aligned source weighs than it was trained to, in nats
+    steering: float = 1.0  # how much chunks are steered towards how dense, loud and high they are to be; 0: not at all
     returns: float = 1.0  # how readily earlier music comes back, beside songs of the same habits; 0: never
     engine: str = "auto"  # what runs the decoder: torch, onnx (eight bits), or onnx where it is installed
     redraws: int = 8  # of a place in time at which the model expects a track that is not to be written
@@ -126,7 +127,7 @@ class GenerateConfig:
         _above_zero("generate", self, "temperature", "top_p")
         _probability("generate", self, "top_p", "min_p")
         _at_least(1, "generate", self, "candidates", "max_attempts")
-        _at_least(0, "generate", self, "redraws", "returns", "habits", "aligned", "progression")
+        _at_least(0, "generate", self, "redraws", "returns", "habits", "aligned", "steering", "progression")
 
 
 _Section = TypeVar("_Section", ModelConfig, MemoryConfig, TrainConfig, GenerateConfig)

@@ -25,6 +25,7 @@ from .model import ChunkTransformer
 from .progression import HALVES
 from .recalled import Recalled
 from .sampling import pick
+from .steering import Asked, Steering
 from .stepper import Memory, Stepper, TorchStepper
 from .tokens import (
     BAR,
@@ -61,6 +62,7 @@ class Task:
     progression: np.ndarray | None = None  # (bars, HALVES, pitches) nats by which the song's harmony asks for a pitch
     voices: np.ndarray | None = None  # (VOICE_SLOTS,) float32, which voices play
     source: AlignedSource | None = None  # earlier bars that it goes back to
+    asked: Asked | None = None  # how many notes, how loud, how high
     runs: Runs | None = None  # how often each voice has struck its last pitch before
     final: np.ndarray | None = None  # (12,) bool, pitch classes of the chord on which the music ends in this chunk
 
@@ -162,6 +164,10 @@ class _Writing:
         self.followers = [] if task.source is None else [task.source.follow() for _ in range(count)]
         self.choices = Choices(model.heads, task.recalled, config.habits, config.aligned)
         self.pull = _pull(task, config.progression)
+        self.steering = None
+        if task.asked is not None and config.steering:
+            self.steering = Steering(task.asked, int(task.bar_positions.sum()), count, config.steering)
+        self.bar_starts = np.concatenate([[0], np.cumsum(task.bar_positions)])  # positions before each bar
         # the last row for those that are finished
         self.rows = np.zeros((count, self.longest + 1, len(FIELD_SIZES)), np.int64)
         self.lengths = np.zeros(count, np.int64)
@@ -200,6 +206,12 @@ class _Writing:
             for k in range(len(self.each))
         ]
 
+    def _place(self) -> np.ndarray:
+        """Positions from the chunk's beginning to each one's latest note, (K,)."""
+        if self.previous is None:
+            return np.zeros(len(self.each))
+        return np.asarray(self.bar_starts[self.previous[:, BAR]] + self.previous[:, POSITION], np.float64)
+
     def _move(self, onset: np.ndarray) -> None:
         self.onset = onset
         self.state.move(onset[:, 0], onset[:, 1])
@@ -213,8 +225,12 @@ class _Writing:
         fixed, coming, done = self.fixed, self.coming, self.done
         bars = None if self.previous is None else self.previous[:, BAR]
         p = self.choices.p(BAR_HEAD, states, self._behind(None), bars, self._said_of_bar())
+        at, wished = self._place(), p
+        if self.steering and bars is not None and (tilt := self.steering.leaving(at)) is not None:
+            wished = p * tilt[:, None]
+            wished[self.each, bars] = p[self.each, bars]
         # a later bar leads to the fixed row as well
-        bar = pick(p, _never_empty(self.state.bars(), done), self.config, self.rng)
+        bar = pick(wished, _never_empty(self.state.bars(), done), self.config, self.rng)
         spent = self._nats(p, bar, done)
         ended = done | (bar == END)
         to_fixed = np.zeros(len(done), bool)
@@ -230,10 +246,15 @@ class _Writing:
             return _Onset(bar, bar, ended, to_fixed, spent)
         here = [follower.position(at) for follower, at in zip(self.followers, bar.tolist(), strict=False)] or None
         p = self.choices.p(POSITION_HEAD, self.choices.after(BAR_HEAD, bar, states), self._behind(bar), said=here)
-        mask = self.state.positions(bar)
+        mask, wished = self.state.positions(bar), p
+        if self.steering:
+            same = np.zeros_like(bar) if bars is None or self.previous is None else bar == bars
+            from_here = self.previous[:, POSITION] * same if self.previous is not None else same
+            tilts = self.steering.positions_of(at, from_here)
+            wished = p if tilts is None else p * tilts
         if len(self.task.fixed):
             fixed.allow(mask, POSITION, coming[:, BAR] == bar)
-        position = pick(p, _never_empty(mask, ended | to_fixed), self.config, self.rng)
+        position = pick(wished, _never_empty(mask, ended | to_fixed), self.config, self.rng)
         spent = spent + self._nats(p, position, ended)
         if len(self.task.fixed):
             to_fixed |= ~ended & (bar == coming[:, BAR]) & (position > coming[:, POSITION])
@@ -291,6 +312,8 @@ class _Writing:
         if len(self.task.fixed) and mask is not None:
             self.fixed.allow(mask, name, level)
         wished = p if self.pull is None or name != PITCH else p * _guidance(self.pull, self.task, note)
+        if self.steering and (tilt := self.steering.field(name, note[:, PROGRAM])) is not None:
+            wished = wished * tilt
         return pick(wished, _never_empty(mask, self.done | self.is_fixed), self.config, self.rng)
 
     def _kept_to(self, name: int, picked: np.ndarray, level: np.ndarray) -> np.ndarray:
@@ -308,6 +331,8 @@ class _Writing:
         self.state.write(note[:, PROGRAM], note[:, INSTANCE], note[:, PITCH])
         self.rows[self.each, self.lengths] = note
         self.lengths += ~self.done
+        if self.steering:
+            self.steering.hear(note, self.done)
         if len(self.task.fixed):
             self.nll = np.where(self.is_fixed, self.settled, self.nll)
             self.fixed.written += self.is_fixed & ~self.done

@@ -15,6 +15,7 @@ from . import aligned, conditions, metrics
 from .aligned import AlignedSource
 from .chunks import thin
 from .form_plan import HARMONY, NEW, NEW_LEAD, ROLES, SAME, VARIED, PlannedPhrase
+from .steering import Asked
 from .tokens import (
     BAR,
     DRUM_PROGRAM,
@@ -162,6 +163,16 @@ def aligned_source(ready: Ready, told: np.ndarray, roles: Mapping[Voice, str]) -
     numbers = {voice: ROLES.index(role) for voice, role in roles.items()}
     bins = aligned.told_bins(rows, told[conditions.LIKENESS :], numbers)
     return AlignedSource(rows, bins, int(told[conditions.LIKENESS]))
+
+
+def asked_of(phrase: PlannedPhrase, seconds: float) -> Asked:
+    """What the phrase is to come to; 0 asks for nothing."""
+    velocity = (phrase.loudness - VELOCITY_STEP / 2) / VELOCITY_STEP
+    return Asked(
+        phrase.density * seconds if phrase.density else None,
+        velocity if phrase.loudness else None,
+        phrase.register if phrase.register else None,
+    )
 
 
 def _arousal(figures: Mapping[str, float]) -> float:

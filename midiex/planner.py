@@ -22,7 +22,7 @@ from .echoes import Listener
 from .form_plan import SAME, FormPlan, PlannedPhrase
 from .habits import Habits
 from .model import AFTER, OPENING, RECALLED, RECENT, SOURCE, STANDING, SUMMARY, ChunkTransformer
-from .phrase_task import Ready, aligned_source, ready, told
+from .phrase_task import Ready, aligned_source, asked_of, ready, told
 from .phrases import voice_roles
 from .progression import Progression
 from .recalled import Recalled
@@ -284,6 +284,7 @@ class Planner:
             programs=programs,
             voices=conditions.vector_of_voices(sorted(asked.voices)),
             source=source,
+            asked=asked_of(phrase, seconds),
             grammar=task.grammar.without(silent),
             fixed=sort_rows(fixed),
             progression=progression,
