@@ -172,6 +172,8 @@ class _Planner:
         likeness, notes = float(form.likeness[p]), self.material.notes_by_role(source, bars)
         of_role = shared_out(likeness, form.of_role[p], notes)
         kind = kind_of(likeness, of_role, float(form.harmony[p]))
+        if kind == NEW:  # its backing stands less here than in the form
+            kind = HARMONY
         if kind == SAME:
             here = Span(there.plays & self.material.playing, there.density, there.loudness, there.register)
         else:
