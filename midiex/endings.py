@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import score, tokens
-from .tokens import BAR, DURATION, DURATIONS, DURATIONS_PER_BEAT, MICRO, POSITION
+from . import metrics, score, tokens
+from .tokens import BAR, DRUM_PROGRAM, DURATION, DURATIONS, DURATIONS_PER_BEAT, MICRO, PITCH, POSITION, PROGRAM
 
 MOST_BARS = 8  # of a gesture
 FEWEST_BARS = 4  # of a song that can have one
@@ -33,6 +33,7 @@ FADED = 0.6  # of the usual loudness: where it must arrive
 STEADY = 0.02  # of the usual tempo or loudness: a change that is none
 
 AUDIBLE_S = 0.05
+CLEAR_KEY = 0.6  # correlation from which a key is trusted to end in
 PEDAL_BEATS = 4  # a pedal held this long into the ending began it
 
 VOLUME, EXPRESSION = 7, 11  # controller numbers
@@ -285,3 +286,10 @@ def _levels(song: score.Song) -> dict[tuple[int, int, int], tuple[np.ndarray, np
                 found.setdefault(key, []).append((tick, message.value))
     tables = {key: np.array(sorted(events, key=lambda e: e[0])) for key, events in found.items()}
     return {key: (table[:, 0], table[:, 1]) for key, table in tables.items()}
+
+
+def final_chord(rows: np.ndarray) -> np.ndarray:
+    """Pitch classes (12,) bool that music like these rows may end on: its key's triad, or all where no key is clear."""
+    tuned = rows[rows[:, PROGRAM] != DRUM_PROGRAM]
+    weights = metrics.pitch_class_weights(tuned[:, PITCH], DURATIONS[tuned[:, DURATION]])
+    return metrics.tonic_triad(weights) if metrics.key_of(weights)[1] >= CLEAR_KEY else np.ones(12, bool)

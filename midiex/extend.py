@@ -16,32 +16,33 @@ from typing import Any
 import mido
 import numpy as np
 
-from . import __version__, metrics, pedal, ranking, score, smf, timeline, tokens
+from . import __version__, pedal, ranking, score, smf, timeline, tokens
 from .callable_module import make_callable
 from .checkpoint import fingerprint, load_model
 from .chunks import thin
 from .config import Config, GenerateConfig
 from .constraints import Grammar
 from .decoding import Candidate, Task, write_chunk
+from .endings import final_chord
 from .errors import BadInput
 from .form_plan import FormPlan, PlannedPhrase
 from .model import ChunkTransformer
 from .newnotes import NewNotes
 from .outline import ENDING, LOOP, MAX_SECONDS, OPEN, SONG, outline
-from .phrase_task import Ready, joined, likeness, of_voices
+from .phrase_task import Ready, joined, likeness
 from .planner import Bars, Plan, Planner
 from .provenance import Formed, Provenance, carried, runs_of
 from .report import report_on
 from .splice import Joint, splice
+from .stand_in import own_chunk
 from .stepper import Memory
-from .tokens import BAR, POSITION, VELOCITY_STEP, moved
+from .tokens import BAR, VELOCITY_STEP
 
 __all__ = ["ENDING", "LOOP", "MAX_SECONDS", "OPEN", "SONG", "Model", "NewChunk", "Passage", "extend", "load", "start"]
 
 RETURNS = 1_000  # names a chunk's random numbers for what comes back, apart from those of its attempts
 LOOP_BARS = 16  # of a loop's beginning that its end is shown
 RETRY_TEMPERATURE = {"silent": 1.1, "hole": 1.05, "stuck": 1.15, "looping": 1.2}  # hotter each time a fault shows
-CLEAR_KEY = 0.6  # correlation from which a key is trusted to end in
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class Passage:
         stay = {(int(program), int(instance)) for program, instance in self.voices[sorted(self.standing)]}
         return Plan(
             bars, line.before, line.new, before, after, fixed, grammar.without(stay), self.leads_to,
-            final=_final_chord(rows), sizes=self.sizes, form=self.form, voices=self.voices,
+            final=final_chord(rows), sizes=self.sizes, form=self.form, voices=self.voices,
         )  # fmt: skip
 
     def _new_rows(self, rows: np.ndarray) -> np.ndarray:
@@ -260,21 +261,9 @@ class Passage:
         return None, self.generate.max_attempts, {}
 
     def _own_chunk(self, planner: Planner, task: Task, asked: Ready | None = None) -> np.ndarray:
-        """What stands where nothing usable was written: the source of what is planned, if it has one that fits; else
-        rows of the song's own latest chunk that has notes of those who play, from its first note's bar on, cut or
-        repeated to fit."""
-        size, chunks = len(task.bar_positions), planner.following[::-1] + planner.chunks[: planner.song_chunks]
-        own = [(c.rows if asked is None else of_voices(c.rows, asked.voices), c.bars) for c in chunks]
-        own = [(rows, bars) for rows, bars in own if len(rows)] or [(c.rows, c.bars) for c in chunks if len(c.rows)]
-        part, bars = own[-1]
-        first = int(part[0, BAR])
-        if asked is not None and len(asked.source):
-            part, bars, first = asked.source, size, 0
-        copies = [task.fixed, *(moved(self._new_rows(part), at - first) for at in range(0, size, bars - first))]
-        rows = np.concatenate(copies)
-        rows = rows[(rows[:, BAR] >= 0) & (rows[:, BAR] < size)]
-        rows = rows[rows[:, POSITION] < task.bar_positions[rows[:, BAR]]]  # the song's bars may have been longer
-        return thin(tokens.sort_rows(rows))
+        """What stands where nothing usable was written."""
+        chunks = planner.following[::-1] + planner.chunks[: planner.song_chunks]
+        return own_chunk([(c.rows, c.bars) for c in chunks], task, asked, self._new_rows)
 
     def _song_chunks(self, planner: Planner) -> list[tuple[np.ndarray, int, float]]:
         """(rows, bars, seconds) of the song's own chunks, without voices that stand."""
@@ -368,14 +357,6 @@ def _formed(chunk: NewChunk) -> Formed:
     if phrase is None or phrase.source_bar is None:
         return Formed(phrase.section if phrase else "", chunk.kind)
     return Formed(phrase.section, chunk.kind, phrase.first_bar - phrase.source_bar)
-
-
-def _final_chord(rows: np.ndarray) -> np.ndarray:
-    """Pitch classes (12,) bool that music like these rows may end on: its key's triad, or all where no key is clear."""
-    tuned = rows[rows[:, tokens.PROGRAM] != tokens.DRUM_PROGRAM]
-    lengths = tokens.DURATIONS[tuned[:, tokens.DURATION]]
-    weights = metrics.pitch_class_weights(tuned[:, tokens.PITCH], lengths)
-    return metrics.tonic_triad(weights) if metrics.key_of(weights)[1] >= CLEAR_KEY else np.ones(12, bool)
 
 
 def _retold(track: Iterator[Any], told: dict[str, str]) -> Iterator[Any]:

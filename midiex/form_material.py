@@ -123,6 +123,16 @@ class Material:
         ]
         return ((spans[0][0] / _SLACK, spans[0][1] * _SLACK), *spans[1:])
 
+    def notes_by_role(self, bar: int, bars: int) -> np.ndarray:
+        """About how many notes each role has in bars [bar, bar + bars), (4,)."""
+        planned = self._planned_at(bar, bars)
+        if planned is None:
+            notes = self.counts[bar + bars] - self.counts[bar]
+        else:
+            notes = np.zeros(len(self.roles))
+            notes[list(planned.voices)] = self.loads[list(planned.voices)]
+        return np.bincount(self.roles, notes * self.playing, len(ROLES))
+
     def fits(self, source: int, bar: int, bars: int) -> bool:
         """Whether a phrase at `bar` can go back to bars [source, source + bars): they lie before it, their lengths are
         the same, something plays in them that may, and they are all of the song or of planned phrases."""
@@ -152,9 +162,7 @@ class Material:
         """Share of the song's phrases in which each voice plays, (voices,)."""
         return self.song.plays.mean(0) if self.song and len(self.song.plays) else np.ones(len(self.roles))
 
-    def voices(
-        self, base: np.ndarray, shares: np.ndarray, rank: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
+    def voices(self, base: np.ndarray, shares: np.ndarray, rank: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Voices (voices,) bool that play when those of `base` are changed so that the `shares` (4,; nan: as they are)
         of each role's do: those of low `rank` (voices,) leave first, of high come first. Never none when any may
         play. Parts of a voice are rounded at random: forms have other numbers of voices."""
@@ -178,13 +186,18 @@ class Material:
             return base & self.playing
         return np.arange(len(plays)) == np.where(self.playing, self.presence, -1).argmax()
 
-    def load(self, plays: np.ndarray) -> float:
-        """Notes a second that these voices have together when they play in the song."""
+    @cached_property
+    def loads(self) -> np.ndarray:
+        """Notes a second of each voice when it plays in the song, (voices,)."""
         if not self.song or not len(self.song.phrases):
-            return self.usual[0]
+            return np.full(len(self.roles), USUAL[0] / max(1, len(self.roles)))
         first, last = self.song.phrases[0].first_bar + self.offset, self.song.phrases[-1].end + self.offset
         a_second = (self.counts[last] - self.counts[first]) / (self.clock[last] - self.clock[first])
-        return float((a_second / np.maximum(self.presence, 0.05))[plays].sum()) or self.usual[0]
+        return a_second / np.maximum(self.presence, 0.05)
+
+    def load(self, plays: np.ndarray) -> float:
+        """Notes a second that these voices (voices,) bool have together when they play in the song."""
+        return float(self.loads[plays].sum()) or self.usual[0]
 
 
 def _role(program: int) -> int:

@@ -17,46 +17,19 @@ from .errors import BadInput
 from .form_facts import Form, SongForm, empty_fields, song_form
 from .form_letters import form_of_letters, parse_form
 from .form_material import Material, Span
-from .form_plan import HARMONY, NEW, NEW_LEAD, ROLES, SAME, TRANSITIONS, VARIED, FormPlan, PlannedPhrase, SongPhrase
+from .form_plan import HARMONY, NEW, ROLES, SAME, TRANSITIONS, FormPlan, PlannedPhrase, SongPhrase
 from .form_shelf import Shelf
-from .phrases import BASS, CHORDS, DRUMS, LEAD
+from .form_telling import Telling, coming_phrases, kind_of, shared_out
+from .phrases import DRUMS
 from .sections import letter, letter_number
-from .tokens import BAR, MAX_CHUNK_BARS
+from .tokens import BAR
 
 LEADS_TO = ("ending", "song", "loop", "open")
-SAME_FROM, VARIED_FROM, HARMONY_FROM, BACKING_FROM = 0.85, 0.3, 0.35, 0.5  # likeness from which a phrase is of a kind
 _NEAREST = 16  # forms among which a seed chooses
 _GOES_ON_FROM = 0.4  # likeness of the song's last phrase to its source from which the section is finished as it was
 _TOLD = 0.85  # how much a new phrase's density is the form's, rather than what its voices usually play
+_JOINED_AT = 0.4  # after what part of a form a further one is joined
 _MOST_SECTIONS = 10  # from which on further new sections are those that came before
-
-
-@dataclass
-class Telling:
-    """A form as it is laid over the song: its first `opening` phrases are the song, the next is slot `first`."""
-
-    form: Form
-    opening: int
-    first: int  # number of the planned phrase at which it takes over
-    mapped: dict[int, int] = field(default_factory=dict)  # its opening's phrases -> the song's
-    sections: dict[int, int] = field(default_factory=dict)  # its sections -> the plan's
-
-    def __post_init__(self) -> None:
-        starts = np.concatenate([[0], np.cumsum(self.form.bars)])[: len(self.form)]
-        begins = starts[self.form.source] + self.form.shift  # the bar at which each phrase's source begins
-        goes_on = begins[1:] == begins[:-1] + self.form.bars[:-1]
-        both = (self.form.source[1:] >= 0) & (self.form.source[:-1] >= 0)
-        self.goes_on = np.append(False, goes_on & both)[: len(self.form)]  # (p,) its source goes on from the last one's
-
-    def run(self, p: int) -> int:
-        """Phrases from `p` on whose sources lie one after another."""
-        end = p + 1
-        while end < len(self.form) and self.goes_on[end]:
-            end += 1
-        return end - p
-
-    def at(self, slot: int) -> int:
-        return self.opening + slot - self.first
 
 
 def plan_form(
@@ -106,49 +79,6 @@ def _song_phrases(song: SongForm | None, offset: int) -> tuple[SongPhrase, ...]:
         return ()
     named = zip(song.phrases, song.sections.letters, strict=True)
     return tuple(SongPhrase(p.first_bar + offset, p.bars, name) for p, name in named)
-
-
-def coming_phrases(song: SongForm | None, before: int, new: int, size: int, least: int = 1) -> list[tuple[int, int]]:
-    """(first bar, bars) of each phrase to come, `size` bars each: a phrase in which the song was cut off is finished
-    first, and what is left at the end joins the last one when it is short. At least `least` phrases where there is
-    room; raises BadInput where there is not."""
-    if least > new:
-        raise BadInput(
-            f"A form of {least} sections does not fit into {new} new bars; ask for fewer, or for more music."
-        )
-    while True:
-        sizes: list[int] = []
-        left = new
-        rest = size - song.phrases[-1].bars if song and song.phrases and song.phrases[-1].bars < size else 0
-        if 0 < rest < size / 2 and rest + size <= MAX_CHUNK_BARS:
-            rest += size
-        while left > 0:
-            take = min(left, rest if rest and not sizes else size)
-            sizes.append(take)
-            left -= take
-        if len(sizes) > 1 and sizes[-1] < size / 2 and sizes[-1] + sizes[-2] <= MAX_CHUNK_BARS:
-            sizes[-2:] = [sizes[-2] + sizes[-1]]
-        if len(sizes) >= least or size == 1:
-            break
-        size = max(1, size // 2)
-    firsts = before + np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    return [(int(first), int(bars)) for first, bars in zip(firsts, sizes, strict=True)]
-
-
-def kind_of(likeness: float, of_role: np.ndarray, harmony: float) -> str:
-    """Which of form_plan.KINDS a phrase is of, by its likeness to its source: overall, by role (4,; nan where the role
-    is not there), and of the harmony."""
-    if likeness >= SAME_FROM:
-        return SAME
-    tuned = of_role[[BASS, CHORDS]]
-    backing = tuned if not np.isnan(tuned).all() else of_role[[DRUMS]]
-    if not np.isnan(of_role[LEAD]) and not np.isnan(backing).all():
-        stands = float(np.nanmean(backing))
-        if stands >= BACKING_FROM and of_role[LEAD] < 0.5 * stands:
-            return NEW_LEAD
-    if likeness >= VARIED_FROM:
-        return VARIED
-    return HARMONY if harmony >= HARMONY_FROM and likeness > 0 else NEW
 
 
 @dataclass
@@ -218,7 +148,9 @@ class _Planner:
         worth = worth / worth.sum() if worth.sum() > 0 else np.full(len(nearest), 1 / len(nearest))
         form, opening, _ = nearest[int(self.rng.choice(len(nearest), p=worth))]
         self.chosen = [*self.chosen, id(form)][-_NEAREST + 1 :]
-        return Telling(form, opening, slot)
+        if slot:  # songs return more the longer they are: no form is begun again where it has hardly begun
+            opening = min(max(opening, int(_JOINED_AT * len(form))), len(form) - 2)
+        return Telling(form, max(1, opening), slot)
 
     # ---- one phrase -------------------------------------------------------------------------------------------------
 
@@ -233,17 +165,20 @@ class _Planner:
         self.left_off = source + bars
         source = self.material.original(source, bars)
         section = self._section(telling, p, None if keep_section else source, float(form.likeness[p]))
-        return self._returning(form, p, kind, source, section, bar, bars)
+        return self._returning(form, p, source, section, bar, bars)
 
-    def _returning(
-        self, form: Form, p: int, kind: str, source: int, section: int, bar: int, bars: int
-    ) -> PlannedPhrase:
+    def _returning(self, form: Form, p: int, source: int, section: int, bar: int, bars: int) -> PlannedPhrase:
         there = self.material.span(source, bars)
+        likeness, notes = float(form.likeness[p]), self.material.notes_by_role(source, bars)
+        of_role = shared_out(likeness, form.of_role[p], notes)
+        kind = kind_of(likeness, of_role, float(form.harmony[p]))
+        if kind == NEW:  # its backing stands less here than in the form
+            kind = HARMONY
         if kind == SAME:
             here = Span(there.plays & self.material.playing, there.density, there.loudness, there.register)
         else:
             here = self._moved(form, p, there)
-        return self._phrase(form, p, kind, source, section, here, bar, bars)
+        return self._phrase(form, p, kind, source, section, here, bar, bars, of_role)
 
     def _moved(self, form: Form, p: int, there: Span) -> Span:
         """A source's span changed as the form changes its own source."""
@@ -296,13 +231,18 @@ class _Planner:
         return song.plays[int(far.argmin())]
 
     def _phrase(
-        self, form: Form, p: int, kind: str, source: int | None, section: int, here: Span, bar: int, bars: int
+        self,
+        form: Form,
+        p: int,
+        kind: str,
+        source: int | None,
+        section: int,
+        here: Span,
+        bar: int,
+        bars: int,
+        of_role: np.ndarray | None = None,
     ) -> PlannedPhrase:
-        of_role = {
-            role: round(float(form.of_role[p, i]), 2)
-            for i, role in enumerate(ROLES)
-            if kind != NEW and not np.isnan(form.of_role[p, i]) and (self.material.roles == i).any()
-        }
+        told = np.full(len(ROLES), np.nan) if of_role is None else of_role
         return PlannedPhrase(
             first_bar=bar,
             bars=bars,
@@ -314,7 +254,7 @@ class _Planner:
             loudness=float(np.clip(here.loudness, 0, 127)),
             register=float(np.clip(here.register, 0, 127)),
             likeness=None if kind == NEW else round(float(form.likeness[p]), 3),
-            likeness_of=of_role,
+            likeness_of={role: round(float(told[i]), 2) for i, role in enumerate(ROLES) if not np.isnan(told[i])},
             transition=self._transition(form, p, here.plays),
         )
 
@@ -433,15 +373,14 @@ class _Planner:
         song = self.song
         if song is None:  # not reached: what is finished is the song's
             return self._told(telling, slot, bar, bars)
-        last, p = len(song.form) - 1, telling.at(slot)
-        form = song.form
+        last, form = len(song.form) - 1, song.form
         kind = kind_of(float(form.likeness[last]), form.of_role[last], float(form.harmony[last]))
-        section = int(form.section[last])
         there = self.material.span(source, bars)
         here = Span(there.plays & self.material.playing, there.density, there.loudness, there.register)
         self.left_off = source + bars
-        telling.sections.setdefault(int(telling.form.section[p]), section)
-        return self._phrase(form, last, kind, source, section, here, bar, bars)
+        section = int(form.section[last])
+        telling.sections.setdefault(int(telling.form.section[telling.at(slot)]), section)
+        return self._phrase(form, last, kind, source, section, here, bar, bars, form.of_role[last])
 
     def _last(self, telling: Telling, slot: int, bar: int, bars: int) -> PlannedPhrase:
         """The ending: of the section that the song has most of, its harmony, and all who play there."""
@@ -465,7 +404,7 @@ class _Planner:
             there.register,
         )
         phrase = self._phrase(song.form, len(song.form) - 1, HARMONY, fitting[-1], main, here, bar, bars)
-        return replace(phrase, likeness=None, likeness_of={}, transition="")
+        return replace(phrase, likeness=None, transition="")
 
     def _lead_back(self) -> None:
         """The last phrase of a loop leads to bar 0: with a fill where there are drums."""

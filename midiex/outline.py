@@ -83,7 +83,8 @@ class Outline:
                 )
             if not (phrase.section.isprintable() and 1 <= len(phrase.section) <= MAX_NAME):
                 raise BadInput(
-                    f"The plan's phrase at bar {bar + 1} is of a section called {phrase.section!r}; name it by a letter."
+                    f"The plan's phrase at bar {bar + 1} is of a section called {phrase.section[:20]!r}; "
+                    f"give a letter, or {MAX_NAME} at most."
                 )
             if strange := sorted(set(phrase.voices) - self.players):
                 raise BadInput(

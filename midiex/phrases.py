@@ -32,7 +32,8 @@ _BLOCK = 2048  # distinct notes counted at once
 _BASS_PROGRAMS = range(32, 40)
 _MONOPHONIC = 1.3  # notes an onset, of a voice that plays one at a time but for slips and rolls
 _BASS_BELOW, LEAD_ABOVE = 55, 55  # median pitch
-_ODD_LENGTH, _HALF_LENGTH, _ODD_FIRST = 0.6, 0.4, 0.2  # what a phrase of such a length costs, in strengths of a border
+_ODD_LENGTH, _HALF_LENGTH, _ODD_FIRST = 1.0, 0.6, 0.25  # what a phrase of such a length costs, in strengths of a border
+_LEAST_CHANGE, _LEAST_RISE = 0.3, 0.1  # of texture and of likeness, at what can be a border
 _ON_GRID, _GOES_ON = 0.04, 0.06  # likeness that a source may lack for beginning at a likely place
 
 
@@ -282,7 +283,7 @@ def border_strength(matches: BarMatches, rows: np.ndarray, usual: int) -> np.nda
     right = (sums[after] - sums[here]) / np.maximum(after - here, 1)[:, None]
     change = np.abs(right - left).sum(1)
     meter = np.append(False, matches.units[1:] != matches.units[:-1])
-    strength = _scaled(change) + _scaled(_beginnings(matches.likeness(), half)) + meter
+    strength = _scaled(change, _LEAST_CHANGE) + _scaled(_beginnings(matches.likeness(), half), _LEAST_RISE) + meter
     strength[0] = 0
     return (strength - strength[1:].mean()) / 2 if bars > 1 else strength
 
@@ -309,9 +310,9 @@ def _beginnings(likeness: np.ndarray, half: int) -> np.ndarray:
     return np.sort(rise, axis=1)[:, -2:].mean(1) if bars > 1 else np.zeros(bars)
 
 
-def _scaled(values: np.ndarray) -> np.ndarray:
-    """From 0 to about 1: the strongest tenth of places lies at 1."""
-    return values / max(float(np.quantile(values, 0.95)), 1e-9) if len(values) else values
+def _scaled(values: np.ndarray, least: float) -> np.ndarray:
+    """From 0 to about 1: the strongest places of a song lie at 1, or such as have `least` where it has none."""
+    return (values / max(float(np.quantile(values, 0.95)), least)).clip(max=1.5) if len(values) else values
 
 
 def bar_units(beats: np.ndarray) -> np.ndarray:

@@ -223,6 +223,8 @@ def test_temperature_changes_the_song(song: Path, model: Path, tmp_path: Path) -
         (["--exact"], {"exact": True}),
         (["--loop"], {"loop": True}),
         (["--open-end"], {"open_end": True}),
+        (["--form", "A B"], {"form": "A B"}),
+        (["--form", "flat"], {"form": "flat"}),
         (["--solo", "0"], {"solo": ["0"]}),  # everything is on track 0
         (["--keep-instruments", "bass"], {"solo": ["bass"]}),
         (["--mute", "electric piano 2", "--mute", "drums"], {"mute": ["electric piano 2", "drums"]}),
@@ -241,6 +243,68 @@ def test_options_of_extend_are_those_of_the_library(
     plain = run("extend", source, "-s", 25.3, "-o", tmp_path / "plain.mid", "--model", model)
     assert plain.exit_code == 0
     assert ((tmp_path / "plain.mid").read_bytes() == out.read_bytes()) == (args == ["--solo", "0"])
+
+
+# ---- the plan --------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_printed_edited_and_kept_to(model: Path, tmp_path: Path) -> None:
+    source, plan, out = type_0_song(tmp_path / "song.mid"), tmp_path / "plan.json", tmp_path / "out.mid"
+    done = run("plan", source, "-s", 40, "--seed", 3, "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told == json.loads(json.dumps(midiex.plan(source, 40, seed=3).to_dict()))
+    told["phrases"][0] |= {"section": "Z", "kind": "same", "source_bar": 1, "voices": [0]}
+    plan.write_text(json.dumps(told))
+    done = run("extend", source, "-s", 40, "--plan", plan, "-o", out, "--model", model, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    first = report["chunks"][0]
+    assert (first["section"], first["kind"], first["reached"]["voices"]) == ("Z", "same", [0])
+    assert report["plan"]["phrases"][0] == told["phrases"][0]
+    midiex.extend(source, 40, tmp_path / "same.mid", model=model, plan=midiex.read_plan(plan))
+    assert out.read_bytes() == (tmp_path / "same.mid").read_bytes()
+
+
+def test_a_plan_as_text_has_a_line_for_each_phrase(tmp_path: Path) -> None:
+    source = type_0_song(tmp_path / "song.mid")
+    done = run("plan", source, "-s", 60, "--form", "A B A", "-o", tmp_path / "plan.json", "--mute", "bass")
+    assert done.exit_code == 0, done.output
+    plan = midiex.read_plan(tmp_path / "plan.json")
+    assert plan.form == "A B A"
+    song, coming, empty, head, *lines = done.stdout.splitlines()
+    assert song.startswith("the song: A") and coming == "to come:  A B A" and empty == ""
+    assert head.split()[:2] == ["section", "kind"] and len(lines) == len(plan.phrases)
+    for line, phrase in zip(lines, plan.phrases, strict=True):
+        assert line.startswith(f"{phrase.section}  ") and f" {phrase.first_bar + 1}-" in line
+        assert phrase.kind in line
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["--form", "A ! B"], "A B A"),
+        (["--form", ""], "A B A"),
+        (["--plan", "none.json"], "none.json"),
+        (["--plan", "text.json"], "JSON"),
+        (["--plan", "other.json"], "bar"),
+        (["--plan", "fitting.json", "--form", "A"], "one of the two"),
+    ],
+)
+def test_plans_and_forms_that_are_none_are_refused(args: list[str], named: str, model: Path, tmp_path: Path) -> None:
+    source = type_0_song(tmp_path / "song.mid")
+    (tmp_path / "text.json").write_text("A B A")
+    for name, seconds in (("other", 60), ("fitting", 40)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(midiex.plan(source, seconds).to_dict()))
+    args = [str(tmp_path / arg) if arg.endswith(".json") else arg for arg in args]
+    done = run("extend", source, "-s", 40, "-o", tmp_path / "out.mid", "--model", model, *args)
+    assert done.exit_code == EXIT_BAD_INPUT and named in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out.mid").exists()
+
+
+def test_what_has_no_plan_is_not_planned(song: Path) -> None:
+    done = run("plan", song, "--form", "flat")
+    assert done.exit_code == EXIT_BAD_INPUT and "flat" in done.stderr
 
 
 # ---- fill, insert, regenerate ----------------------------------------------------------------------------------------
@@ -631,9 +695,10 @@ def test_info_as_text(tmp_path: Path) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0].endswith("song.mid: 0:16.0, 8 bars, 121 notes, MIDI type 0")
-    assert [line.split()[0] for line in lines[1:6]] == ["tempo", "meter", "key", "mood", "ending"]
-    assert lines[5] == "ending  none that could be told" and lines[6].startswith("chunks  ")
-    assert len(lines) == 7 + 4  # electric pianos 1 and 2, bass, drums
+    assert [line.split()[0] for line in lines[1:7]] == ["tempo", "meter", "key", "mood", "form", "ending"]
+    assert lines[5].startswith("form    A 1-")
+    assert lines[6] == "ending  none that could be told" and lines[7].startswith("chunks  ")
+    assert len(lines) == 8 + 4  # electric pianos 1 and 2, bass, drums
     assert "\nending  from bar 8 (held)\n" in run("info", riff_song(tmp_path / "riff.mid")).stdout
     drums = run("info", write_midi(tmp_path / "drums.mid", [note(0, 480, 36, channel=9)]))
     assert "none (drums only)" in drums.stdout

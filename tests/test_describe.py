@@ -16,7 +16,7 @@ from midiex.describe import describe, seconds_view
 KEYS = {
     "ending",
     "file", "type", "division", "length_s", "bars", "notes", "tempo_bpm", "meter", "instruments", "key", "key_fit",
-    "chunks", "mood",
+    "chunks", "mood", "form",
 }  # fmt: skip
 SONGS = {
     "type_0": type_0_song,
@@ -75,6 +75,19 @@ def test_the_examples_are_told_in_full(path: Path) -> None:
     starts = [c["start_s"] for c in found["chunks"]]
     assert starts[0] == 0 and starts == sorted(set(starts))
     assert set(found["mood"]) == {"arousal", "valence", "note"}
+    parts = [part["bars"] for part in found["form"]]
+    assert parts[0][0] == 1 and parts[-1][1] == found["bars"]
+    assert all(last + 1 == first for (_, last), (first, _) in zip(parts, parts[1:], strict=False))
+
+
+def test_sections_that_differ_have_letters_of_their_own(tmp_path: Path) -> None:
+    beat = 480
+    verse = [e for bar in range(16) for e in note(4 * beat * bar, 2 * beat, 48 + (bar % 4) * 2)]
+    chorus = [
+        e for i in range(16 * 16) for e in note(16 * 4 * beat + i * beat // 4, beat // 4, 72 + (i % 16) % 7, channel=1)
+    ]
+    found = told(write_midi(tmp_path / "song.mid", [[tempo(0, 120), *verse, *chorus]]))["form"]
+    assert [part["section"] for part in found] == ["A", "B"] and found[0]["bars"] == [1, 16]
 
 
 def test_tempo_and_meter_maps(tmp_path: Path) -> None:

@@ -342,7 +342,8 @@ def test_only_that_chunk_changes(chunk: int, longer: tuple[Path, Passage], model
     inside = [between(notes, start, end) for notes in (notes_in(was), notes_in(now))]
     assert inside[0] and inside[1] and inside[0] != inside[1]
     (note_was,), (note_now,) = provenance.notes_in(was), provenance.notes_in(now)
-    assert note_now == note_was.with_seed(chunk - 1, 8) != note_was
+    assert passage.form is not None
+    assert note_now == note_was.with_seed(chunk - 1, 8, passage.form.phrases[0].kind) != note_was
     assert passage.leads_to == (ENDING if chunk == len(first.written) else SONG)
 
 

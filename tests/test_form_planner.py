@@ -15,8 +15,9 @@ from midiex import tokens
 from midiex.errors import BadInput
 from midiex.form_facts import PHRASE_FIELDS, Form, song_form
 from midiex.form_plan import HARMONY, KINDS, NEW, NEW_LEAD, ROLES, SAME, VARIED, FormPlan
-from midiex.form_planner import coming_phrases, kind_of, plan_form
+from midiex.form_planner import plan_form
 from midiex.form_shelf import Shelf
+from midiex.form_telling import coming_phrases, kind_of, shared_out
 from midiex.tokens import BAR, INSTANCE, PITCH, PROGRAM, VELOCITY
 
 NAN = float("nan")
@@ -266,3 +267,15 @@ def only_form(own: Form, returns_to: int) -> Form:
     fields["of_role"][count:] = np.where(own.voices > 0, 1.0, NAN)
     assert len(ROLES) == fields["of_role"].shape[1]
     return replace(own, **fields)
+
+
+@given(
+    st.floats(0.02, 0.98),
+    st.lists(st.one_of(st.just(NAN), st.floats(0, 1)), min_size=4, max_size=4),
+    st.lists(st.integers(0, 50), min_size=4, max_size=4).filter(any),
+)
+def test_likeness_by_role_comes_to_that_of_all(likeness: float, of_role: list[float], notes: list[int]) -> None:
+    counts = np.array(notes, float)
+    shared = shared_out(likeness, np.array(of_role), counts)
+    assert np.isnan(shared).tolist() == (counts == 0).tolist()
+    assert float(np.nansum(shared * counts) / counts.sum()) == pytest.approx(likeness, abs=1e-3)

@@ -16,6 +16,7 @@ from songs import type_0_song
 
 from midiex import plots, score
 from midiex.errors import BadInput
+from midiex.form_strip import runs
 from midiex.plots import piano_roll
 
 
@@ -204,3 +205,49 @@ def test_errors_are_one_sentence_and_leave_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("seconds", "says"), [(0, "0:00"), (59.9, "0:59"), (125.2, "2:05"), (3600, "60:00")])
 def test_clock(seconds: float, says: str) -> None:
     assert plots.clock(seconds) == says
+
+
+# ---- the strip of sections -------------------------------------------------------------------------------------------
+
+SECTIONS = [(0.0, 4.0, "A", ""), (4.0, 8.0, "B", ""), (8.0, 12.0, "A", "same"), (12.0, 14.0, "A", "harmony"),
+            (14.0, 16.0, "C", "new")]  # fmt: skip
+
+
+def colours_in_strip(picture: np.ndarray, start_s: float, end_s: float) -> set[tuple[int, ...]]:
+    """Colours between two times in the rows in which sections are drawn, without letters and edges."""
+    part = picture[74:97, column(start_s, 16) + 4 : column(end_s, 16) - 4, :3]
+    found, counts = np.unique(np.round(part * 255).astype(int).reshape(-1, 3), axis=0, return_counts=True)
+    return {
+        tuple(colour.tolist()) for colour, count in zip(found, counts, strict=True) if count > 0.12 * part[..., 0].size
+    }
+
+
+def test_sections_have_a_colour_each_that_is_fuller_the_more_comes_back(tmp_path: Path) -> None:
+    piano_roll(write_song(tmp_path / "a.mid"), tmp_path / "a.png", [(8.0, 16.0)], sections=SECTIONS)
+    picture = imread(tmp_path / "a.png")
+    first, second, same, bass, new = (colours_in_strip(picture, start, end) for start, end, _, _ in SECTIONS)
+    pale = first - {(255, 255, 255)}
+    assert len(pale) == 1 and not pale & second and not pale & new and not second & new - {(255, 255, 255)}
+    strong = same - {(255, 255, 255)}
+    assert len(strong) == 1 and strong != pale
+    assert pale <= bass and strong <= bass  # both
+
+
+def test_without_sections_the_picture_is_as_ever(tmp_path: Path) -> None:
+    song = write_song(tmp_path / "a.mid")
+    piano_roll(song, tmp_path / "a.png", [(8.0, 16.0)])
+    piano_roll(song, tmp_path / "b.png", [(8.0, 16.0)], sections=[])
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_letter_stands_once_for_all_phrases_of_a_section_in_a_row() -> None:
+    assert runs(SECTIONS) == [(0.0, 4.0, "A"), (4.0, 8.0, "B"), (8.0, 14.0, "A"), (14.0, 16.0, "C")]
+    assert runs([(0.0, 4.0, "A", ""), (4.0, 8.0, "A", "same"), (8.0, 9.0, "A", "new"), (10.0, 11.0, "A", "new")]) == [
+        (0.0, 4.0, "A"), (4.0, 9.0, "A"), (10.0, 11.0, "A"),
+    ]  # fmt: skip
+
+
+def test_many_short_sections_are_drawn(tmp_path: Path) -> None:
+    many = [(i / 8, (i + 1) / 8, chr(65 + i % 26), ("new", "same")[i % 2]) for i in range(128)]
+    piano_roll(write_song(tmp_path / "a.mid", drums=False), tmp_path / "a.png", sections=many)
+    assert imread(tmp_path / "a.png").shape[:2] == (660, 1760)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from songs import riff, tempo, write_midi
 
 from midiex import provenance, score
-from midiex.provenance import PREFIX, Provenance
+from midiex.form_plan import KINDS, SongPhrase
+from midiex.provenance import PREFIX, Formed, Provenance, runs_of
 
 NOTE = Provenance(1920, 7, "0123456789ab", "0.2.0", "ending", (1, 2), ((0, 4, 7), (7680, 4, 7), (15360, 3, 9)))
 BAR = 4 * 480
@@ -117,3 +118,59 @@ def test_chunks_move_with_their_music(
 
 def test_a_song_without_notes_carries_none(tmp_path: Path) -> None:
     assert provenance.carried(song_with(tmp_path / "a.mid", (0, "by hand")), BAR, BAR, BAR) == {}
+
+
+# ---- the form --------------------------------------------------------------------------------------------------------
+
+FORM = (Formed("A", "same", 17), Formed("B", "new"), Formed("A", "new lead", 8))
+PLANNED = replace(NOTE, form=FORM, song=(("A", 8), ("B", 4)))
+
+
+def test_the_form_is_read_as_it_was_written() -> None:
+    assert provenance.read(PLANNED.text, NOTE.tick) == PLANNED
+    assert len(PLANNED.text) - len(NOTE.text) < 80
+    assert "form" not in NOTE.text  # what had no plan reads as before there were plans
+
+
+@given(st.text("ABZ29 vsl", min_size=1, max_size=12), st.sampled_from(KINDS), st.integers(0, 9999))
+def test_whatever_a_section_is_called_it_is_read_again(section: str, kind: str, back: int) -> None:
+    formed = Formed(section, kind, back)
+    assert Formed.read(formed.text) == formed
+
+
+@pytest.mark.parametrize("form", [["As17"], ["As17", "Bn", "?"], ["", "Bn", "Bn"], 3, [None, None, None]])
+def test_a_form_that_does_not_fit_its_chunks_is_no_note_of_midiex(form: object) -> None:
+    assert provenance.read(PREFIX + json.dumps(TOLD | {"form": form}), 0) is None
+
+
+def test_another_seed_may_make_another_kind() -> None:
+    changed = PLANNED.with_seed(0, 42, "varied")
+    assert changed.form == (Formed("A", "varied", 17), *FORM[1:]) and changed.chunks[0] == (0, 4, 42)
+    assert PLANNED.with_seed(0, 42).form == FORM
+
+
+def test_phrases_of_one_section_in_a_row_are_one() -> None:
+    phrases = [SongPhrase(0, 4, "A"), SongPhrase(4, 4, "A"), SongPhrase(8, 4, "B"), SongPhrase(12, 2, "A")]
+    assert runs_of(phrases) == (("A", 8), ("B", 4), ("A", 2))
+    assert runs_of([]) == ()
+
+
+def test_sections_are_told_in_seconds(tmp_path: Path) -> None:
+    note = replace(PLANNED, tick=4 * BAR, song=(("A", 3), ("B", 1)))
+    song = song_with(tmp_path / "song.mid", (4 * BAR, note.text))
+    assert provenance.sections_s(song) == [
+        (0, 6, "A", ""), (6, 8, "B", ""),
+        (8, 16, "A", "same"), (16, 24, "B", "new"), (24, 30, "A", "new lead"),
+    ]  # fmt: skip
+    assert provenance.sections_s(song_with(tmp_path / "old.mid", (4 * BAR, NOTE.text))) == []
+
+
+def test_forms_stay_with_their_chunks_where_the_song_changes(tmp_path: Path) -> None:
+    note = replace(PLANNED, tick=4 * BAR, song=(("A", 3), ("B", 1)))
+    song = song_with(tmp_path / "song.mid", (4 * BAR, note.text))
+    (cut,) = provenance.carried(song, 9 * BAR, None, 0).values()  # the second chunk and what follows are gone
+    told = provenance.read(cut, 4 * BAR)
+    assert told is not None and told.form == FORM[:1] and len(told.chunks) == 1 and told.song == note.song
+    (moved,) = provenance.carried(song, 2 * BAR, 2 * BAR, 4 * BAR).values()  # something stands before it all
+    told = provenance.read(moved, 8 * BAR)
+    assert told is not None and told.form == FORM and told.song == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from songs import EXAMPLES, rows_of, talkative_model
 from midiex import ranking, score, tokens
 from midiex.config import MemoryConfig
 from midiex.constraints import Grammar
+from midiex.phrase_task import of_voices, voices_in
 from midiex.planner import Bars, Plan, Planner
-from midiex.ranking import ASKED, WEIGHTS, Before, Fit, Style
+from midiex.ranking import ASKED, WEIGHTS, Asked, Before, Fit, Style
 from midiex.tokens import BAR, DRUM_PROGRAM, DURATION, PITCH, POSITION, PROGRAM, VELOCITY
 
 BARS, SECONDS = 4, 8.0
@@ -363,3 +365,59 @@ def test_without_a_chunk_before_nothing_is_repeated() -> None:
     assert faults(ROWS, style, nothing) == []
     late_by_a_bar = ROWS[ROWS[:, BAR] > 0]
     assert terms(late_by_a_bar, style, nothing)["seam"] > 0
+
+
+# ---- what a plan asks ------------------------------------------------------------------------------------------------
+
+
+NOTHING_ASKED = Asked(0.0, 0.0, 0.0, frozenset(voices_in(ROWS)), ROWS[:0])
+
+
+def asked_fit(*chunks: np.ndarray, **asked: Any) -> Fit:
+    """Fit of a chunk after ROWS in a song of `chunks`, for which this is asked."""
+    wanted, song = replace(NOTHING_ASKED, **asked), [(rows, BARS, SECONDS) for rows in chunks or (ROWS, ROWS)]
+    style = wanted.style(song, 48, BARS, SECONDS, Style.of(song, 48))
+    return replace(fit(style), asked=wanted)
+
+
+def test_voices_that_are_asked_and_do_not_play_cost() -> None:
+    there = voices_in(ROWS)
+    one = min(there)
+    judge = asked_fit()
+    assert judge.terms(ROWS)["missing"] == 0
+    assert judge.terms(of_voices(ROWS, there - {one}))["missing"] == pytest.approx(1 / len(there))
+    assert set(judge.terms(ROWS)) == USUAL | set(ASKED)
+
+
+def test_candidates_are_judged_by_what_is_asked() -> None:
+    for asked, term in (
+        ({"density": 2.0}, "density"),
+        ({"loudness": 5.0}, "loudness"),
+        ({"register": 40.0}, "register"),
+    ):
+        usual, wanted = asked_fit(), asked_fit(**asked)
+        assert usual.terms(ROWS)[term] < wanted.terms(ROWS)[term]
+    quiet = ROWS.copy()
+    quiet[:, VELOCITY] = 5
+    assert asked_fit(loudness=5.0).terms(quiet)["loudness"] == 0
+
+
+def test_likeness_to_the_source_is_judged_against_what_is_asked() -> None:
+    for like, best in ((1.0, ROWS), (0.0, OTHER)):
+        judge = asked_fit(source=ROWS, likeness=like)
+        costs = [judge.terms(rows)["source"] for rows in (ROWS, OTHER)]
+        assert min(costs) == judge.terms(best)["source"] < max(costs)
+    assert asked_fit().terms(OTHER)["source"] == 0
+
+
+def test_going_back_to_the_chunk_before_is_no_loop() -> None:
+    assert "looping" in faults(ROWS, style_of(OTHER, ROWS))
+    assert "looping" in asked_fit(OTHER, ROWS).faults(ROWS)
+    assert "looping" not in asked_fit(OTHER, ROWS, source=ROWS, likeness=1.0).faults(ROWS)
+
+
+def test_where_a_section_begins_a_change_costs_nothing() -> None:
+    louder = ROWS.copy()
+    louder[:, VELOCITY] = 31
+    goes_on, begins = asked_fit(), asked_fit(begins=True)
+    assert goes_on.terms(louder)["step"] > begins.terms(louder)["step"] == 0

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from songs import EXAMPLES, rows_of, save_talkative
 
 import midiex
-from midiex.returns import OWN_SHARE, Span, chance_of_return, what_returns
+from midiex.form_plan import NEW, SAME, VARIED, FormPlan, PlannedPhrase
+from midiex.returns import OWN_SHARE, Span, chance_of_return, readily, what_returns
 from midiex.tokens import BAR
 
 BARS = 4
@@ -80,7 +81,7 @@ def test_how_often() -> None:
 def test_music_comes_back_note_for_note(tmp_path: Path) -> None:
     model = midiex.load(save_talkative(tmp_path / "model"))
     source = song_in_bars(tmp_path / "song.mid", [(4, 4)] * 16)
-    passage = midiex.extend(source, 150, out=tmp_path / "out.mid", model=model, seed=3, returns=5)
+    passage = midiex.extend(source, 150, out=tmp_path / "out.mid", model=model, seed=3, returns=5, form="flat")
     back = [chunk for chunk in passage.written if chunk.came_back is not None]
     assert back and len(back) < len(passage.written) and passage.written[-1].came_back is None
     for chunk in back:
@@ -90,12 +91,12 @@ def test_music_comes_back_note_for_note(tmp_path: Path) -> None:
             assert (one.rows == chunk.rows).all()
     told = passage.report()["chunks"]
     assert [c["bars_that_came_back"] is not None for c in told] == [c.came_back is not None for c in passage.written]
-    never = midiex.extend(source, 150, model=model, seed=3, returns=0)
+    never = midiex.extend(source, 150, model=model, seed=3, returns=0, form="flat")
     assert all(chunk.came_back is None for chunk in never.written)
 
 
 def test_own_bars_come_back_with_all_their_notes() -> None:
-    passage = midiex.extend(EXAMPLES / "chiptune_loop.mid", 120, seed=1, returns=25)
+    passage = midiex.extend(EXAMPLES / "chiptune_loop.mid", 120, seed=1, returns=25, form="flat")
     before = passage.line.before
     own = [c for c in passage.written if c.came_back is not None and c.came_back + c.bars <= before]
     assert own
@@ -105,3 +106,33 @@ def test_own_bars_come_back_with_all_their_notes() -> None:
         rows = plan.rows_before
         there = rows[(rows[:, BAR] >= chunk.came_back) & (rows[:, BAR] < chunk.came_back + chunk.bars)]
         assert len(there) == len(chunk.rows) and (there[:, 1:] == chunk.rows[:, 1:]).all()
+
+
+# ---- of what is planned ----------------------------------------------------------------------------------------------
+
+
+def plan_of(kinds: list[str], seed: int = 0) -> FormPlan:
+    phrases = [
+        PlannedPhrase(BARS * (i + 4), BARS, "A", kind, None if kind == NEW else BARS * (i % 4), (0,), 5.0, 80.0, 60.0)
+        for i, kind in enumerate(kinds)
+    ]
+    return FormPlan((), tuple(phrases), seed)
+
+
+def share_of_same(kinds: list[str], readiness: float) -> float:
+    plans = [readily(plan_of(kinds, seed), readiness) for seed in range(40)]
+    return float(np.mean([phrase.kind == SAME for plan in plans for phrase in plan.phrases]))
+
+
+def test_readiness_scales_what_is_planned_to_come_back() -> None:
+    kinds = [SAME, VARIED, NEW, VARIED] * 25
+    assert readily(plan_of(kinds), 1) == plan_of(kinds)
+    shares = [share_of_same(kinds, readiness) for readiness in (0, 0.5, 1, 2, 10)]
+    assert shares == pytest.approx([0, 0.125, 0.25, 0.5, 0.75], abs=0.02)  # what is new has nothing to come back
+    assert 0 < share_of_same([VARIED] * 100, 3) < 0.3 and share_of_same([VARIED] * 100, 1) == 0
+
+
+def test_what_no_longer_comes_back_is_varied_and_may_differ() -> None:
+    for phrase, was in zip(readily(plan_of([SAME] * 9), 0).phrases, plan_of([SAME] * 9).phrases, strict=True):
+        assert (phrase.kind, phrase.source_bar) == (VARIED, was.source_bar)
+        assert phrase.likeness is not None and 0 < phrase.likeness < 1

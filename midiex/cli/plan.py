@@ -43,7 +43,7 @@ def plan(
     \b
     midiex plan song.mid                                      what five minutes of it would be
     midiex plan song.mid -s 120 --form "A B A" --seed 3       another, of these sections
-    midiex plan song.mid -o plan.json                         to edit, and then: midiex extend song.mid --plan plan.json
+    midiex plan song.mid -o plan.json                         to edit, and to be given to `midiex extend`
     """
     check_targets(song, *((out,) if out else ()))
     from ..errors import BadInput
