@@ -143,7 +143,7 @@ def test_instances_under_other_numbers_keep_their_order_and_everything_else(seed
         pairs = sorted(set(zip(rows[mine, INSTANCE].tolist(), out[mine, INSTANCE].tolist(), strict=True)))
         new = [number for _, number in pairs]
         assert len({old for old, _ in pairs}) == len(pairs) == len(set(new))  # each has one number of its own
-        assert new == sorted(new) and 0 <= new[0] and new[-1] < MAX_INSTANCES
+        assert new == sorted(new) and new[0] >= 0 and new[-1] < MAX_INSTANCES
 
 
 def test_every_instance_number_is_met_in_training() -> None:

@@ -100,7 +100,7 @@ def test_so_many_chunks_go_back_to_a_source_before_them(share: float) -> None:
     for chunk in chunks:
         source = chunk.goes_back
         if source is not None:
-            assert 0 <= source.first_bar and source.first_bar + chunk.bars <= chunk.first_bar
+            assert source.first_bar >= 0 and source.first_bar + chunk.bars <= chunk.first_bar
             inside = (song.rows[:, BAR] >= source.first_bar) & (song.rows[:, BAR] < source.first_bar + chunk.bars)
             np.testing.assert_array_equal(moved(source.rows, source.first_bar), song.rows[inside])
             assert source.start.tolist() == [4 * source.first_bar, source.first_bar]
