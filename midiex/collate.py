@@ -218,9 +218,7 @@ def before_of(window: Window) -> np.ndarray:
     ])  # fmt: skip
 
 
-def step_habits(
-    chunks: list[np.ndarray], first_bars: list[int], before: np.ndarray | None = None
-) -> list[Evidence]:
+def step_habits(chunks: list[np.ndarray], first_bars: list[int], before: np.ndarray | None = None) -> list[Evidence]:
     """For each chunk of n notes the evidence on the decisions of its n + 1 steps, in all notes before, those of the
     song `before` (m, 8) included; buckets are 0 where a step decides nothing."""
     parts = [] if before is None else [before]
@@ -239,9 +237,7 @@ def step_habits(
     return found
 
 
-def step_echoes(
-    chunks: list[np.ndarray], first_bars: list[int], before: np.ndarray | None = None
-) -> list[np.ndarray]:
+def step_echoes(chunks: list[np.ndarray], first_bars: list[int], before: np.ndarray | None = None) -> list[np.ndarray]:
     """Echoes (n + 1, ECHOES, 8) of the notes of each chunk, none at its first step, among those of all before it, those
     of the song `before` (m, 8) included."""
     parts = [] if before is None else [before]

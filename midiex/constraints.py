@@ -56,8 +56,8 @@ _BARS, _POSITIONS, _PROGRAMS, _INSTANCES, _PITCHES = (  # their numbers, in rows
 class Grammar:
     """What a song's chunks may contain. Voices are numbered in the order of (program, instance)."""
 
-    pitches: np.ndarray  # (129, 8, 256) bool: which pitches each voice may play
-    chord: np.ndarray  # (129, 8) most notes a voice may strike at one onset
+    pitches: np.ndarray  # (129, 64, 256) bool: which pitches each voice may play
+    chord: np.ndarray  # (129, 64) most notes a voice may strike at one onset
     most_empty_bars: int  # longest run of bars without an onset
     grooves: np.ndarray  # (2, 12, 8) bool as of `grooves_of`
     reach: int  # most positions from one onset to the next
@@ -136,7 +136,7 @@ def longest_run(rows: np.ndarray, but: Collection[tuple[int, int]] = ()) -> int:
 
 @dataclass(frozen=True)
 class Runs:
-    """Which pitch each voice struck last, and how often in a row; (129, 8) each."""
+    """Which pitch each voice struck last, and how often in a row; (129, 64) each."""
 
     pitch: np.ndarray = field(default_factory=lambda: np.full((FIELD_SIZES[PROGRAM], MAX_INSTANCES), -1, np.int16))
     times: np.ndarray = field(default_factory=lambda: np.zeros((FIELD_SIZES[PROGRAM], MAX_INSTANCES), np.int16))
@@ -182,7 +182,7 @@ def grooves_of(rows: np.ndarray) -> np.ndarray:
 
 def _final_pitches(pitches: np.ndarray, final: np.ndarray) -> np.ndarray:
     """Which pitches each voice may play in a final chord of the pitch classes `final` (12,): all it has where it has
-    none of those; shapes (129, 8, 256)."""
+    none of those; shapes (129, 64, 256)."""
     chord = np.append(final[np.arange(DRUM_PITCH_OFFSET) % 12], np.ones(FIELD_SIZES[PITCH] - DRUM_PITCH_OFFSET, bool))
     fitting = pitches & chord
     return np.where(np.any(fitting, axis=2, keepdims=True), fitting, pitches)
@@ -211,8 +211,8 @@ class State:
         chord of these pitch classes. `runs` are those of the music before."""
         self.grammar = grammar
         self.bar_positions = bar_positions
-        self.voices_of: np.ndarray = np.any(grammar.pitches, axis=2)  # (129, 8)
-        self.top = _highest(grammar.pitches)  # (129, 8)
+        self.voices_of: np.ndarray = np.any(grammar.pitches, axis=2)  # (129, 64)
+        self.top = _highest(grammar.pitches)  # (129, 64)
         self.last_instance = _highest(self.voices_of)  # (129,)
         self.grooves = grammar.grooves.copy()
         self.grooves[:, 0] |= ~self.grooves[:, 0].any(1, keepdims=True)  # every bar has a place for every voice
@@ -256,7 +256,7 @@ class State:
         self.next_position = np.zeros(candidates, np.int64)
         self.same_onset = np.zeros(candidates, bool)
         runs = runs or Runs()
-        self.run_pitch = np.repeat(runs.pitch[None], candidates, 0)  # (K, 129, 8) last pitch struck
+        self.run_pitch = np.repeat(runs.pitch[None], candidates, 0)  # (K, 129, 64) last pitch struck
         self.run = np.repeat(runs.times[None], candidates, 0)  # and how often in a row
         # May another note of the last voice, of its program, or any at all still be added at the current onset?
         self.voice_open, self.program_open, self.onset_open = (np.zeros(candidates, bool) for _ in range(3))

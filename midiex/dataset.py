@@ -183,9 +183,7 @@ def _normalised(weights: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def validation_windows(
-    sources: list[Songs], size: int, per_source: int, with_source: bool = False
-) -> list[Window]:
+def validation_windows(sources: list[Songs], size: int, per_source: int, with_source: bool = False) -> list[Window]:
     """One window of each of the first `per_source` songs of every source, always the same ones, unaugmented; if asked
     each chunk with the likest earlier bars as its source."""
     windows = []

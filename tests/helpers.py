@@ -226,7 +226,9 @@ def model_batch(
     echoes = collate.step_echoes(list(chunks), first_bars)
     habits = collate.step_habits(list(chunks), first_bars)
     sources = [chunks[goes_back[i]] if goes_back and i in goes_back else chunks[i][:0] for i in target]
-    said = [aligned.evidence(chunks[i], rows, np.full(len(rows), 6), 4) for i, rows in zip(target, sources, strict=True)]
+    said = [
+        aligned.evidence(chunks[i], rows, np.full(len(rows), 6), 4) for i, rows in zip(target, sources, strict=True)
+    ]
     for i, own in zip(target, said, strict=True):
         echoes[i][:, -2:] = own.echoes
     return Batch(

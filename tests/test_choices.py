@@ -45,7 +45,8 @@ def mixed_by_hand(
         counted = list(habits.seen(name, columns)) if columns else [({}, 0)] * len(HABITS[name])
         seen = np.array([[sum(symbols.values()) for symbols, _ in counted]])
         bucket = bucket_of_counts(seen, np.array([[len(symbols) for symbols, _ in counted]]))
-        known = (torch.from_numpy(np.pad(of, ((0, 0), (0, 1)))) for of in (bucket, habits.levels(name)[None]))  # no source
+        with_source = ((0, 0), (0, 1))  # which says nothing
+        known = (torch.from_numpy(np.pad(of, with_source)) for of in (bucket, habits.levels(name)[None]))
         trust = heads.trust(head, features[k : k + 1], *known).exp().double().numpy()[0]
         elsewhere = np.where(np.arange(mixed.shape[1]) == bar, 0, mixed[k])
         elsewhere /= elsewhere.sum()
@@ -98,11 +99,18 @@ def test_choices_mix_the_network_with_what_the_song_did(head: int, seed: int) ->
 
 
 def mixed_in_torch(
-    heads: Heads, habits: Habits, head: int, states: tuple[torch.Tensor, ...], told: list[Told], said: list[Says], bar: int
-) -> np.ndarray:  # fmt: skip
+    heads: Heads,
+    habits: Habits,
+    head: int,
+    states: tuple[torch.Tensor, ...],
+    told: list[Told],
+    said: list[Says],
+    bar: int,
+) -> np.ndarray:
     """Probabilities (K, n) of each value as training has them: what every value would cost as the target."""
     name, sizes = HEAD_ORDER[head], (len(told), heads.out[head].out_features)
-    share, bucket = np.zeros((*sizes, len(HABITS[name]) + 1), np.float32), np.zeros((len(told), len(HABITS[name]) + 1), int)
+    opinions = len(HABITS[name]) + 1
+    share, bucket = np.zeros((*sizes, opinions), np.float32), np.zeros((len(told), opinions), np.int64)
     level = np.tile(np.append(habits.levels(name), 0), (len(told), 1))
     for k, (columns, (value, trusted)) in enumerate(zip(told, said, strict=True)):
         for c, (symbols, start) in enumerate(habits.seen(name, columns) if columns else ()):
