@@ -252,6 +252,7 @@ def main() -> None:
     parser.set_defaults(songs=3, out=RESULTS / "form.json")
     args = parser.parse_args()
     began = time.perf_counter()
+    begin(args.model, args.generate)  # better to know now that it can be used
     jobs = chosen(args)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, context, begin, (args.model, args.generate)) as pool:

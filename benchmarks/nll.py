@@ -2,14 +2,16 @@
 
     python benchmarks/nll.py SHARDS [--split test] [--model FOLDER] [--windows 12]
 
-Windows are fixed stretches of consecutive chunks, one a song (the first chunk of many has no context). The
-model is told a chunk's bars, meter, tempo and place before the end; the unigram model knows how often each value of a
-field occurs in the training split, sources weighted as in training; the uniform one only how many values there are.
+Windows are fixed stretches of consecutive chunks, one a song. As in use, the model counts all notes of the song before
+them (beside it: what the same model gives when it knows the window's own chunks alone), and it is told a chunk's bars,
+meter, tempo and place before the end; the unigram model knows how often each value of a field occurs in the training
+split, sources weighted as in training; the uniform one only how many values there are.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from midiex.layers import END, HEAD_SIZES
 from midiex.model import Steps
 from midiex.tokens import BAR, FIELDS, HEAD_ORDER
 
+MINUTE = "model, window alone"
 NAMES = [FIELDS[f] for f in HEAD_ORDER]
 
 
@@ -58,7 +61,7 @@ def main() -> None:
     table = unigram(load_split(args.shards, "train"))
     sources = load_split(args.shards, args.split)
     rows = []
-    fields: dict[str, list[np.ndarray]] = {"model": [], "unigram": [], "uniform": []}
+    fields: dict[str, list[np.ndarray]] = {"model": [], MINUTE: [], "unigram": [], "uniform": []}
     for songs in sources:
         sums = {name: np.zeros(len(HEAD_ORDER)) for name in fields}
         notes = 0
@@ -67,6 +70,8 @@ def main() -> None:
             notes += window.notes - (len(window.chunks) - window.extras)
             targets = Steps.build(batch).targets.numpy()
             sums["model"] += model(batch).double().sum(0).numpy()
+            alone = collate([replace(window, before=None)], config.memory, 0.0, None)
+            sums[MINUTE] += model(alone).double().sum(0).numpy()
             for head in range(len(HEAD_ORDER)):
                 known = targets[targets[:, head] >= 0, head]
                 sums["unigram"][head] -= table[head][known].sum()
