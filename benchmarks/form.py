@@ -125,6 +125,7 @@ def judge(job: Job) -> Result | str:
         "resampled": sum(c.attempts > 1 for c in passage.written),
         "fallback": sum(c.fallback for c in passage.written),
         "came_back": sum(c.came_back is not None for c in passage.written), "figures": judged.figures,
+        "plan": passage.form.to_dict() if passage.form else None,
     }  # fmt: skip
     if job.keep:
         keep(job, one, passage)
