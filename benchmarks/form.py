@@ -125,6 +125,7 @@ def judge(job: Job) -> Result | str:
         "resampled": sum(c.attempts > 1 for c in passage.written),
         "fallback": sum(c.fallback for c in passage.written),
         "came_back": sum(c.came_back is not None for c in passage.written), "figures": judged.figures,
+        "plan": passage.form.to_dict() if passage.form else None,
     }  # fmt: skip
     if job.keep:
         keep(job, one, passage)
@@ -252,6 +253,7 @@ def main() -> None:
     parser.set_defaults(songs=3, out=RESULTS / "form.json")
     args = parser.parse_args()
     began = time.perf_counter()
+    begin(args.model, args.generate)  # better to know now that it can be used
     jobs = chosen(args)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, context, begin, (args.model, args.generate)) as pool:

@@ -2,15 +2,17 @@
 
     python benchmarks/nll.py SHARDS [--split test] [--model FOLDER] [--windows 12]
 
-Windows are fixed stretches of consecutive chunks, one a song; all of the song before a window is counted, as in use.
-The model is told a chunk's bars, meter, tempo and place before the end; then also the likest earlier bars as its source
-("source"), or how dense, loud and high it is and which voices play ("plan"), or both. The unigram model knows how often each value of a
-field occurs in the training split, sources weighted as in training; the uniform one only how many values there are.
+Windows are fixed stretches of consecutive chunks, one a song. As in use, the model counts all notes of the song before
+them (beside it: what the same model gives when it knows the window's own chunks alone), and it is told a chunk's bars,
+meter, tempo and place before the end; then also the likest earlier bars as its source ("source"), or how dense, loud and
+high it is and which voices play ("plan"), or both. The unigram model knows how often each value of a field occurs in the
+training split, sources weighted as in training; the uniform one only how many values there are.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from midiex.layers import END, HEAD_SIZES
 from midiex.model import Steps
 from midiex.tokens import BAR, FIELDS, HEAD_ORDER
 
+MINUTE = "model, window alone"
 NAMES = [FIELDS[f] for f in HEAD_ORDER]
 
 
@@ -60,7 +63,7 @@ def main() -> None:
     sources = load_split(args.shards, args.split)
     rows = []
     told = {"model": (False, False), "source": (True, False), "plan": (False, True), "source, plan": (True, True)}
-    fields: dict[str, list[np.ndarray]] = {name: [] for name in (*told, "unigram", "uniform")}
+    fields: dict[str, list[np.ndarray]] = {name: [] for name in (*told, MINUTE, "unigram", "uniform")}
     for songs in sources:
         sums = {name: np.zeros(len(HEAD_ORDER)) for name in fields}
         notes = 0
@@ -73,6 +76,8 @@ def main() -> None:
                 batch = collate([with_source if source else window], config.memory, 0.0, None, told=plan)
                 sums[name] += model(batch).double().sum(0).numpy()
             targets = Steps.build(batch).targets.numpy()
+            alone = collate([replace(window, before=None)], config.memory, 0.0, None)
+            sums[MINUTE] += model(alone).double().sum(0).numpy()
             for head in range(len(HEAD_ORDER)):
                 known = targets[targets[:, head] >= 0, head]
                 sums["unigram"][head] -= table[head][known].sum()

@@ -113,6 +113,7 @@ def main() -> None:
     parser.set_defaults(songs=2, out=RESULTS / "obedience.json", auc=False, options={})
     args = parser.parse_args()
     began = time.perf_counter()
+    form.begin(args.model, args.generate)  # better to know now that it can be used
     jobs = form.chosen(args)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, context, form.begin, (args.model, args.generate)) as pool:

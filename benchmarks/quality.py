@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py FOLDER… --splits splits.csv --data SHARDS [--split test] [--full] [--model FOLDER]
 
-Each FOLDER is a source. The quick run takes under ten minutes on two cores, the full one hours. Figures, baselines and
+Each FOLDER is a source. The quick run takes minutes on two cores, the full one hours. Figures, baselines and
 their definitions: docs/quality/quality.md.
 """
 
@@ -18,6 +18,9 @@ from pathlib import Path
 from common import RESULTS, machine, table
 from tqdm import tqdm
 
+from midiex.evaluation.excerpts import FORM_PROMPTS_S
+from midiex.evaluation.findings import FORM_GROUPS
+from midiex.evaluation.form import JUDGED
 from midiex.evaluation.page import to_json, write_page
 from midiex.evaluation.run import FULL, QUICK, evaluate
 
@@ -31,6 +34,7 @@ SHOWN = (
     "longest_repeat_bars",
     "shared_grams",
     "resampled",
+    *(f"{group}_{prompt_s:g}_{name}" for group in FORM_GROUPS for prompt_s in FORM_PROMPTS_S for name in JUDGED),
 )
 
 

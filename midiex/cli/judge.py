@@ -48,8 +48,9 @@ def evaluate(
 ) -> None:
     """How good is a model's music? Continues the songs in FOLDERS and compares with what follows in them.
 
-    Each folder is a source; all weigh the same. Beside the model stand a loop of the prompt's last bars, an n-gram
-    (with --data) and the song itself a minute later. Songs must last 75 seconds to be continued.
+    Each folder is a source; all weigh the same. Beside the model stand a loop of the prompt's last bars, the prompt
+    repeated, an n-gram (with --data) and the song itself. Songs must last 75 seconds to be continued, and 130 for
+    their form to be told.
 
     \b
     midiex evaluate my_songs                                           quality/quality.md, in a few minutes

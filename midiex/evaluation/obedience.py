@@ -82,7 +82,8 @@ def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
 def _notes(rows: np.ndarray) -> np.ndarray:
     r = rows.astype(np.int64)
     voice = r[:, PROGRAM] * MAX_INSTANCES + r[:, INSTANCE]
-    return ((r[:, BAR] * FIELD_SIZES[POSITION] + r[:, POSITION]) * 2048 + voice) * FIELD_SIZES[PITCH] + r[:, PITCH]
+    place = r[:, BAR] * FIELD_SIZES[POSITION] + r[:, POSITION]
+    return (place * FIELD_SIZES[PROGRAM] * MAX_INSTANCES + voice) * FIELD_SIZES[PITCH] + r[:, PITCH]
 
 
 # ---- asking ---------------------------------------------------------------------------------------------------------

@@ -243,8 +243,8 @@ FORM_LABELS = {  # of form.JUDGED
 SECTIONS = (
     Section("How well real music is foreseen",
         "How surprised each writer is by a note of real music when it is told all notes before: nats a note, over all "
-        "its fields and the decisions that a chunk ends (in the field *bar*). Lower is better. *ngram with song* also "
-        "counts the song so far.",
+        "its fields and the decisions that a chunk ends (in the field *bar*). Lower is better. As in use, *ours* and "
+        "*ngram with song* count the whole song so far.",
         "no song had a stretch of music to foresee",
         (Measure("nll", "nats a note"),), (Measure("nll_(.*)", "of them for {}"),), picture="quality_nll.png"),
     Section("Choosing the true next chunk",
