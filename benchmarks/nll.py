@@ -4,9 +4,9 @@
 
 Windows are fixed stretches of consecutive chunks, one a song. As in use, the model counts all notes of the song before
 them (beside it: what the same model gives when it knows the window's own chunks alone), and it is told a chunk's bars,
-meter, tempo and place before the end; then also the likest earlier bars as its source ("source"), or how dense, loud and
-high it is and which voices play ("plan"), or both. The unigram model knows how often each value of a field occurs in the
-training split, sources weighted as in training; the uniform one only how many values there are.
+meter, tempo and place before the end; then also the likest earlier bars as its source ("source"), or how dense, loud
+and high it is and which voices play ("plan"), or both. The unigram model knows how often each value of a field occurs
+in the training split, sources weighted as in training; the uniform one only how many values there are.
 """
 
 from __future__ import annotations
