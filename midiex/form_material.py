@@ -140,7 +140,10 @@ class Material:
             return False
         if not np.array_equal(self.units[source : source + bars], self.units[bar : bar + bars]):
             return False
-        return bool((self.span(source, bars).plays & self.playing).any())
+        planned = self._planned_at(source, bars)
+        if planned is not None:
+            return bool(planned.voices)
+        return bool(((self.counts[source + bars] > self.counts[source]) & self.playing).any())
 
     def original(self, source: int, bars: int) -> int:
         """Where what is copied in bars [source, source + bars) stood first."""

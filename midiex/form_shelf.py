@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import numpy as tensors
 
 from .assets import asset_dir
 from .errors import BadInput
@@ -132,13 +132,13 @@ def save(path: Path, forms: Sequence[Form]) -> None:
         arrays[name] = stored.astype(np.int8)
     arrays["voices"] = np.array([form.voices for form in forms]).clip(0, 255).astype(np.uint8)
     arrays["header"] = np.array([[form.phrase_bars, form.phrase_s, form.beats] for form in forms], np.float32)
-    save_file(arrays, path)
+    path.write_bytes(tensors.save(arrays))
 
 
 def load(path: Path) -> Shelf:
     """Raises BadInput when the file is no shelf."""
     try:
-        arrays = load_file(path)
+        arrays = tensors.load_file(path)
         ends = np.cumsum(arrays["lengths"].astype(np.int64))
         columns = {name: _read(name, arrays[name]) for name in PHRASE_FIELDS}
         forms = []
