@@ -272,7 +272,9 @@ def main() -> None:
         told["bands"] = compared(bands)
         show("bands", told["bands"])
     show_sources(judged)
-    if args.auc:
+    if args.auc and len(results) < 2 * discriminator.FOLDS:
+        print(f"\na classifier needs {2 * discriminator.FOLDS} songs to learn; there are {len(results)}")
+    elif args.auc:
         told["auc"] = told_apart(results)
         print("\ncan a classifier tell the stretches from the songs' own? .5: no; 1: always")
         print(table(told["auc"]))

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from ..extend import Model, Passage, start
+from ..extend import Model, Passage
 from ..score import Song
 from ..tokens import BAR
 from . import form, writers
 from .bootstrap import by_source, pooled
 from .excerpts import LONG_S, MOST_S, Excerpt, whole
-from .prompts import save_prompt
 from .seam import joined
 
 FEWEST_NOTES = 8  # of the prompt, and of what follows
@@ -75,12 +72,7 @@ def cut(source: str, song: Song, prompt_s: float) -> Cut | None:
 def ours(one: Cut, model: Model, seed: int, **options: Any) -> Passage:
     """The song's beginning, and nothing else of it, continued to where its own stretch ends; all is written. `options`
     as of `midiex.extend`. Raises BadInput where that does."""
-    with TemporaryDirectory() as folder:
-        prompt = save_prompt(one.song, one.seam_bar, Path(folder) / f"{one.song.path.stem}.mid")
-        passage = start(
-            prompt, one.end_s + float(one.prompt.bar_s.max()), begin=f"bar:{one.seam_bar + 1}", open_end=True,
-            model=model, seed=seed, **options,
-        )  # fmt: skip
+    passage = writers.begun(one.song, one.seam_bar, one.end_s, model, seed, **options)
     for _ in passage.chunks():
         pass
     return passage

@@ -7,13 +7,18 @@ Every writer makes an excerpt that begins at the seam. Knows how to compose; jud
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from ..config import GenerateConfig
 from ..extend import Model, Passage, start
+from ..score import Song
 from ..tokens import BAR, POSITION, moved, sort_rows
 from .excerpts import Example, Excerpt, whole
+from .prompts import save_prompt
 from .seam import joined
 
 LOOP_BARS = 8
@@ -33,21 +38,29 @@ def ours(example: Example, seconds: float, model: Model, seed: int, generate: Ge
     """About `seconds` of new music after the prompt, which does not come to an end; `generate` is other settings than
     the model's own."""
     begin_s = float(example.song.grid.seconds[example.seam_bar])
-    longest_bar_s = float(example.prompt.bar_s.max())
-    passage = start(
-        example.song.path, begin_s + seconds + 2 * longest_bar_s, begin=f"bar:{example.seam_bar + 1}",
-        open_end=True, model=model, seed=seed,
-    )  # fmt: skip
+    passage = begun(example.song, example.seam_bar, begin_s + seconds + float(example.prompt.bar_s.max()), model, seed)
     if generate is not None:
         passage.generate = generate
     for _ in passage.chunks():
         pass
-    music = new_music(passage)
-    chunks = passage.written
+    song, chunks = so_far(passage), passage.written
+    music = song.part(example.seam_bar, song.bars)
     return Written(
         music.part(0, max(1, music.bar_at(seconds))), len(chunks),
         sum(c.attempts > 1 for c in chunks), sum(c.fallback for c in chunks),
     )  # fmt: skip
+
+
+def begun(song: Song, seam_bar: int, to_s: float, model: Model, seed: int, **options: Any) -> Passage:
+    """A continuation of the song's beginning up to a bar, to `to_s` or up to a bar longer; `options` as of
+    `extend.start`. It is given a file of that beginning alone, so that nothing of the rest can be looked at. Where the
+    last bars before the seam are empty, new music begins with them. Raises BadInput where `start` does."""
+    longest_bar_s = float(song.grid.bar_s[:seam_bar].max())
+    with TemporaryDirectory() as folder:
+        prompt = save_prompt(song, seam_bar, Path(folder) / f"{song.path.stem}.mid")
+        return start(
+            prompt, to_s + longest_bar_s, begin=f"bar:{seam_bar + 1}", open_end=True, model=model, seed=seed, **options
+        )
 
 
 def new_music(passage: Passage) -> Excerpt:
