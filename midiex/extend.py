@@ -231,6 +231,9 @@ class Passage:
         """Rows (None: nothing usable), attempts and ranking terms of the best candidate; a round in which all are
         faulty is followed by a hotter one."""
         config = self.generate
+        if fit.asked is not None and len(fit.asked.source):  # the more stands, the less there is to choose between
+            stands = min(1.0, len(task.fixed) / len(fit.asked.source))
+            config = replace(config, candidates=max(1, round(config.candidates * (1 - 2 / 3 * stands))))
         poor: list[tuple[int, float, Candidate, dict[str, float]]] = []
         for attempt in range(config.max_attempts):
             rng = np.random.default_rng((self.seed, index, attempt))
