@@ -33,11 +33,9 @@ from .tokens import (
 
 Voice = tuple[int, int]  # program, instance
 
-STANDS = 0.8  # a role that is to be at least so like its source stands as it was there
+STANDS = 0.9  # a role that is to be at least so like its source stands as it was there
 _SIXTEENTH = 3  # positions
 _HALF_POSITION = DURATIONS_PER_BEAT // 12  # of a duration's units in a position
-# Which roles stand first where only the likeness of the whole is asked: those that give a section its face.
-_STAND_FIRST = ("drums", "bass", "chords", "lead")
 
 
 @dataclass(frozen=True)
@@ -113,17 +111,10 @@ def leads(source: np.ndarray, roles: Mapping[Voice, str]) -> set[Voice]:
 
 
 def _standing(phrase: PlannedPhrase, source: np.ndarray, roles: Mapping[Voice, str]) -> set[Voice]:
-    """Voices that stand in a varied phrase: those of roles that are to be much like their source, and of the others as
-    many as make the whole as like it as it is to be, the likest roles first, else drums and bass. One at least is
-    written."""
+    """Voices that stand in a varied phrase: those of roles that are to be all but the same. One at least is written:
+    what is to be less like its source follows it note by note."""
     there = voices_in(source)
-    rank = {role: (-phrase.likeness_of.get(role, 0.0), number) for number, role in enumerate(_STAND_FIRST)}
-    order = sorted(there, key=lambda voice: (rank[roles.get(voice, "chords")], voice))
-    least = sum(phrase.likeness_of.get(roles.get(voice, "chords"), 0.0) >= STANDS for voice in order)
-    shares = np.cumsum([0, *(len(of_voices(source, [voice])) for voice in order)]) / len(source)
-    asked = phrase.likeness or 0.0  # of notes in common among those of both; what is written shares few
-    nearest = int(np.abs(shares - 2 * asked / (1 + asked)).argmin())
-    stay = set(order[: max(least, nearest)])
+    stay = {voice for voice in there if phrase.likeness_of.get(roles.get(voice, "chords"), 0.0) >= STANDS}
     return stay - leads(source, roles) if stay == there else stay
 
 
