@@ -81,6 +81,7 @@ class NewChunk:
     phrase: PlannedPhrase | None = None  # what was planned, None: nothing was
     kind: str = ""  # as what it was written, where something was planned
     likeness: float | None = None  # to its source, if it has one
+    transition: str = ""  # which of those planned was made
 
 
 @dataclass
@@ -149,6 +150,7 @@ class Passage:
                 rows, attempts, terms = self._best(task, remembered, index, fit)
                 fallback = rows is None
                 rows = self._own_chunk(planner, task, asked) if rows is None else rows
+            rows, transition = self._with_transition(planner, asked, rows, fit)
             planner.remember(rows, size, came_back)
             chunk = NewChunk(
                 index, len(planner.sizes), first, size, float(self.line.grid.seconds[first]),
@@ -157,7 +159,7 @@ class Passage:
             )  # fmt: skip
             if asked is not None:
                 like = likeness(rows, asked.source) if len(asked.source) else None
-                chunk = replace(chunk, phrase=asked.phrase, kind=asked.kind, likeness=like)
+                chunk = replace(chunk, phrase=asked.phrase, kind=asked.kind, likeness=like, transition=transition)
             self.written.append(chunk)
             yield chunk
 
@@ -211,6 +213,17 @@ class Passage:
         goes_on = planner.goes_on(asked.phrase)
         rows = asked.source if goes_on else joined(asked.source, planner.bars.positions[span])
         return thin(rows), asked.phrase.source_bar
+
+    def _with_transition(
+        self, planner: Planner, asked: Ready | None, rows: np.ndarray, fit: ranking.Fit
+    ) -> tuple[np.ndarray, str]:
+        """A phrase's rows with the transition that is planned, and its name; as they are and "" where the song has no
+        such gesture, where it would be a fault and where the music is to land."""
+        if asked is None or fit.lands:
+            return rows, ""
+        changed, name = planner.with_transition(rows, asked.phrase, asked.voices)
+        faults = set(fit.faults(self._new_rows(changed))) - set(fit.faults(self._new_rows(rows)))
+        return (rows, "") if faults else (changed, name)
 
     def _fit_as_asked(self, fit: ranking.Fit, asked: Ready, planner: Planner) -> ranking.Fit:
         """Judges by what the plan asks instead of the song's mean."""

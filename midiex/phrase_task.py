@@ -59,10 +59,15 @@ def voices_in(rows: np.ndarray) -> set[Voice]:
     return {(int(program), int(instance)) for program, instance in np.unique(rows[:, [PROGRAM, INSTANCE]], axis=0)}
 
 
+def played_by(rows: np.ndarray, voices: Collection[Voice]) -> np.ndarray:
+    """Which rows (n, 8) these voices play, (n,) bool."""
+    wanted = np.array([program * 256 + instance for program, instance in voices], np.int64)
+    return np.isin(rows[:, PROGRAM].astype(np.int64) * 256 + rows[:, INSTANCE], wanted)
+
+
 def of_voices(rows: np.ndarray, voices: Collection[Voice]) -> np.ndarray:
     """The rows (n, 8) that these voices play."""
-    wanted = np.array([program * 256 + instance for program, instance in voices], np.int64)
-    return rows[np.isin(rows[:, PROGRAM].astype(np.int64) * 256 + rows[:, INSTANCE], wanted)]
+    return rows[played_by(rows, voices)]
 
 
 def ready(

@@ -7,6 +7,7 @@ of the song's own. Knows rows and the network's encoder; samples nothing.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,13 +23,14 @@ from .echoes import Listener
 from .form_plan import SAME, FormPlan, PlannedPhrase
 from .habits import Habits
 from .model import AFTER, OPENING, RECALLED, RECENT, SOURCE, STANDING, SUMMARY, ChunkTransformer
-from .phrase_task import Ready, aligned_source, asked_of, ready, told
+from .phrase_task import Ready, Voice, aligned_source, asked_of, ready, told, voices_in
 from .phrases import voice_roles
 from .progression import Progression
 from .recalled import Recalled
 from .returns import STILL_TO_ADD, Span, chance_of_return, varied, what_returns
 from .stepper import Memory
 from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, moved, sort_rows
+from .transitions import Gestures
 
 MAX_FULL_CHUNKS = 24  # of the song's own chunks kept in full for recall; its latest ones are
 MAX_KNOWN_CHUNKS = 64  # chunks before the seam that are read at all; the opening always is
@@ -151,6 +153,8 @@ class Planner:
         self.chance_of_return = chance_of_return(rows, self._spans()) if len(rows) else 0.0
         self.held, self.programs, self.voices, self.figures = self._song_conditions()
         self.roles = voice_roles(rows) if plan.form else {}
+        song_phrases = plan.form.song if plan.form else ()
+        self.gestures = Gestures(rows, self.bars.positions[: plan.before], song_phrases, self.roles)
 
     @property
     def song(self) -> list[KnownChunk]:
@@ -241,7 +245,19 @@ class Planner:
         if last and phrase.kind == SAME and self.plan.end in ("song", "loop"):  # it has to lead to what follows
             phrase = varied(phrase)
         lands = last and self.plan.end == "ending"
-        return ready(phrase, source, frozenset(asked or playing), self.roles, fits, lands)
+        made = ready(phrase, source, frozenset(asked or playing), self.roles, fits, lands)
+        if made.is_copy or lands or phrase.transition == "break":  # a break is judged with all that is written
+            return made
+        return replace(made, standing=self.with_transition(made.standing, phrase, voices_in(made.standing))[0])
+
+    def with_transition(
+        self, rows: np.ndarray, phrase: PlannedPhrase, voices: Collection[Voice]
+    ) -> tuple[np.ndarray, str]:
+        """A planned phrase's rows with its transition, made by `voices`, and its name; "" where none can be made."""
+        phrases = self.plan.form.phrases if self.plan.form else ()
+        following = next((p for p in phrases if p.first_bar > phrase.first_bar), None)
+        span = slice(phrase.first_bar, phrase.first_bar + phrase.bars)
+        return self.gestures.made(rows, phrase, following, self.bars.positions[span], voices)
 
     @property
     def next_size(self) -> int | None:

@@ -54,11 +54,14 @@ def _beside_the_plan(passage: Passage, chunk: NewChunk) -> dict[str, Any]:
     figures = figures_of(chunk.rows, seconds)
     asked = {"density": phrase.density, "loudness": phrase.loudness, "register": phrase.register}
     played = sorted(first[voice] for voice in voices_in(chunk.rows))
-    both = ((asked, phrase.voices, phrase.likeness), (figures, played, chunk.likeness))
+    both = (
+        (asked, phrase.voices, phrase.likeness, phrase.transition),
+        (figures, played, chunk.likeness, chunk.transition),
+    )
     sides = [
         {"voices": list(playing), **{k: round(v, 2) for k, v in values.items()},
-         "likeness": None if like is None else round(like, 3)}
-        for values, playing, like in both
+         "likeness": None if like is None else round(like, 3), "transition": transition}
+        for values, playing, like, transition in both
     ]  # fmt: skip
     source = phrase.source_bar
     return {
