@@ -28,6 +28,7 @@ LEADS_TO = ("ending", "song", "loop", "open")
 _NEAREST = 16  # forms among which a seed chooses
 _GOES_ON_FROM = 0.4  # likeness of the song's last phrase to its source from which the section is finished as it was
 _TOLD = 0.85  # how much a new phrase's density is the form's, rather than what its voices usually play
+_FURTHER = 1.5  # how much further apart densities are asked for than the form has them: what is written strays less
 _JOINED_AT = 0.4  # after what part of a form a further one is joined
 _MOST_SECTIONS = 10  # from which on further new sections are those that came before
 
@@ -188,7 +189,7 @@ class _Planner:
         shares = self.material.shares(there.plays) + change
         plays = self.material.voices(there.plays, shares, self._rank(form, p), self.rng)
         low, high = zip(*self.material.range, strict=True)
-        density = there.density * 2.0 ** float(np.clip(form.density[p] - form.density[s], -2, 2))
+        density = there.density * 2.0 ** float(np.clip(_FURTHER * (form.density[p] - form.density[s]), -2, 2))
         loudness = there.loudness + form.loudness[p] - form.loudness[s]
         register = there.register + form.register[p] - form.register[s]
         return Span(plays, *(float(v) for v in np.clip((density, loudness, register), low, high)))
@@ -200,7 +201,7 @@ class _Planner:
         shares = np.where((form.voices > 0) & material.playing.any(), form.shares[p], np.nan)
         plays = material.voices(base, shares, self._rank(form, p), self.rng)
         usual = material.usual
-        told = usual[0] * 2.0 ** float(np.clip(form.density[p], -3, 3))
+        told = usual[0] * 2.0 ** float(np.clip(_FURTHER * form.density[p], -3, 3))
         figures = (
             told**_TOLD * material.load(plays) ** (1 - _TOLD),
             usual[1] + form.loudness[p],
