@@ -27,7 +27,7 @@ from common import RESULTS, machine, table
 from tqdm import tqdm
 
 import midiex
-from midiex import phrases, score
+from midiex import score
 from midiex.errors import MidiexError
 from midiex.evaluation import obedience, writers
 from midiex.evaluation.excerpts import MOST_S, Excerpt, whole
@@ -37,6 +37,7 @@ from midiex.evaluation.obedience import AMOUNTS, LIKENESSES, Answer
 from midiex.evaluation.prompts import save_prompt
 from midiex.extend import Passage, start
 from midiex.form_plan import FormPlan
+from midiex.roles import Voice, voice_roles
 from midiex.tokens import BAR, voice_ids
 
 
@@ -67,7 +68,7 @@ def judge(task: tuple[form.Job, float]) -> Told | str:
     return Told(answers, told)
 
 
-def written(job: form.Job, one: Cut, seconds: float) -> tuple[Passage, FormPlan, dict[tuple[int, int], str]]:
+def written(job: form.Job, one: Cut, seconds: float) -> tuple[Passage, FormPlan, dict[Voice, int]]:
     """The song's beginning, continued by a plan that asks at random."""
     where: dict[str, Any] = {"begin": f"bar:{one.seam_bar + 1}", "open_end": True}
     with TemporaryDirectory() as folder:
@@ -75,7 +76,7 @@ def written(job: form.Job, one: Cut, seconds: float) -> tuple[Passage, FormPlan,
         usual = midiex.plan(prompt, seconds, seed=job.seed, **where)
         song = score.read(prompt)
         before = whole(song)
-        roles = phrases.voice_roles(before.rows)
+        roles = voice_roles(before.rows)
         plan = obedience.ask(usual, before, voice_ids(song.score), roles, np.random.default_rng(job.seed))
         passage = start(prompt, seconds, model=form.model(), seed=job.seed, plan=plan, **where)
     for _ in passage.chunks():
@@ -83,7 +84,7 @@ def written(job: form.Job, one: Cut, seconds: float) -> tuple[Passage, FormPlan,
     return passage, plan, roles
 
 
-def answered(passage: Passage, plan: FormPlan, roles: dict[tuple[int, int], str]) -> list[Answer]:
+def answered(passage: Passage, plan: FormPlan, roles: dict[Voice, int]) -> list[Answer]:
     """What came out, phrase by phrase."""
     result = writers.so_far(passage)
     answers = []

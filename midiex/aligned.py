@@ -10,14 +10,15 @@ chunk is told to be, by the role of the voice in question. Knows rows; knows no 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from . import metrics
 from .echoes import MOST_BARS, NOTHING
 from .habits import STAYS
-from .roles import ROLE_NAMES, Voice, roles_of
+from .roles import ROLES, Roles, roles_of
 from .tokens import (
     BAR,
     DURATION,
@@ -36,8 +37,8 @@ from .tokens import (
 UNTOLD = 0  # the bin of a likeness that is not told
 LIKENESS_EDGES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.97)
 LIKENESS_BINS = len(LIKENESS_EDGES) + 2
-OVERALL = 0  # the first likeness told; those of the roles follow in the order of ROLE_NAMES
-LIKENESSES = 1 + len(ROLE_NAMES)
+OVERALL = 0  # the first likeness told; those of the roles follow in the order of ROLES
+LIKENESSES = 1 + len(ROLES)
 NO_VALUE = -1
 _STATES = 2  # whether the last note was the source's, or whether this one is so far
 _KEY_PITCH, _KEY_VOICE = FIELD_SIZES[PITCH], FIELD_SIZES[PITCH] * MAX_INSTANCES * 256
@@ -50,9 +51,15 @@ def likeness_bin(likeness: float) -> int:
     return 1 + bisect_right(LIKENESS_EDGES, likeness)
 
 
-def likenesses(rows: np.ndarray, source: np.ndarray, roles: Mapping[Voice, int]) -> np.ndarray:
-    """How alike a chunk's rows (n, 8) and its source's (m, 8) are, overall and by role: (LIKENESSES,) Jaccard of notes
-    by place, voice and pitch; NaN for a role that neither has."""
+def likeness(rows: np.ndarray, source: np.ndarray) -> float:
+    """The share of notes that a chunk's rows (n, 8) and its source's (m, 8), bars counted from the first of each, have
+    in common: equal in bar, position, voice and pitch (Jaccard, 0 to 1); 0 where either has none."""
+    return metrics.likeness(row_key(rows), row_key(source))
+
+
+def likenesses(rows: np.ndarray, source: np.ndarray, roles: Roles) -> np.ndarray:
+    """How alike a chunk's rows (n, 8) and its source's (m, 8) are, overall and by role: (LIKENESSES,) as of
+    `likeness`; NaN of nothing, as for a role that neither has."""
     key, other = row_key(rows), row_key(source)
     of_role = np.concatenate([roles_of(rows, roles), roles_of(source, roles)])
     everything, counts = np.unique(np.concatenate([key, other]), return_counts=True)
@@ -61,7 +68,7 @@ def likenesses(rows: np.ndarray, source: np.ndarray, roles: Mapping[Voice, int])
     if len(everything):
         found[OVERALL] = len(shared) / len(everything)
     both = np.concatenate([key, other])
-    for role in range(len(ROLE_NAMES)):
+    for role in range(len(ROLES)):
         mine = np.unique(both[of_role == role])
         if len(mine):
             found[1 + role] = np.isin(mine, shared).mean()
@@ -73,7 +80,7 @@ def likeness_conditions(likeness: np.ndarray) -> np.ndarray:
     return np.array([UNTOLD if np.isnan(v) else likeness_bin(float(v)) for v in likeness], np.int64)
 
 
-def told_bins(source: np.ndarray, told: np.ndarray, roles: Mapping[Voice, int]) -> np.ndarray:
+def told_bins(source: np.ndarray, told: np.ndarray, roles: Roles) -> np.ndarray:
     """Of each row of a source (m, 8) the likeness that is told of its role, or else overall: bins (m,)."""
     of_role = told[1 + roles_of(source, roles)]
     return np.where(of_role == UNTOLD, told[OVERALL], of_role)

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import metrics
 from .aligned import LIKENESS_BINS, LIKENESSES
-from .roles import ROLE_NAMES, Voice
+from .roles import ROLES, Voice
 from .tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -43,7 +43,7 @@ CONDITIONS = (
     "valence",
     "left",
     "likeness",  # to the source, overall and by role (aligned.py)
-    *(f"likeness_{name}" for name in ROLE_NAMES),
+    *(f"likeness_{name}" for name in ROLES),
 )
 CONDITION_SIZES = (17, 97, 25, 17, 9, 17, 6, 6, 11, 11, 7, *[LIKENESS_BINS] * LIKENESSES)
 BARS, METER, TEMPO, DENSITY, LOUDNESS, REGISTER, MODE, CLARITY, AROUSAL, VALENCE, LEFT, LIKENESS = range(12)

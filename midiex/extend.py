@@ -17,6 +17,7 @@ import mido
 import numpy as np
 
 from . import __version__, pedal, ranking, score, smf, timeline, tokens
+from .aligned import likeness
 from .callable_module import make_callable
 from .checkpoint import fingerprint, load_model
 from .chunks import thin
@@ -29,7 +30,7 @@ from .form_plan import FormPlan, PlannedPhrase
 from .model import ChunkTransformer
 from .newnotes import NewNotes
 from .outline import ENDING, LOOP, MAX_SECONDS, OPEN, SONG, outline
-from .phrase_task import Ready, joined, likeness
+from .phrase_task import Ready, joined
 from .planner import Bars, Plan, Planner
 from .provenance import Formed, Provenance, carried, runs_of
 from .report import report_on

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from . import phrases
-from .form_plan import ROLES, TRANSITIONS
-from .phrases import CHORDS, DRUMS, BarMatches, Phrase
+from .form_plan import TRANSITIONS
+from .phrases import BarMatches, Phrase
+from .roles import CHORDS, DRUMS, LEAD_ABOVE, ROLES, Roles, roles_of, voice_roles
 from .sections import SongSections, find_sections
 from .tokens import (
     BAR,
@@ -88,12 +89,12 @@ class SongForm:
 def song_form(rows: np.ndarray, voices: np.ndarray, beats: np.ndarray, seconds: np.ndarray) -> SongForm:
     """The form of a song's rows (n, 8) on bars of `beats` quarter notes and `seconds` (bars,) each, at most
     `phrases.MOST_BARS` of them; `voices` (v, 2) are its voices' programs and instances, some of which may be silent."""
-    named = phrases.voice_roles(rows)
-    role = phrases.role_numbers(rows, named)
+    known = voice_roles(rows)
+    role = roles_of(rows, known)
     matches = BarMatches.of(rows, role, phrases.bar_units(beats))
     sections = find_sections(matches, rows, phrases.cut_phrases(matches, rows, seconds))
     cut = sections.phrases
-    roles = np.array([_role_of(int(program), int(instance), named) for program, instance in voices], np.int64)
+    roles = np.array([_role_of(int(program), int(instance), known) for program, instance in voices], np.int64)
     length_s = np.array([max(1e-3, float(seconds[p.first_bar : p.end].sum())) for p in cut])
     edges = np.searchsorted(rows[:, BAR], [p.first_bar for p in cut] + [len(seconds)])
     plays = np.zeros((len(cut), len(voices)), bool)
@@ -125,10 +126,8 @@ def song_form(rows: np.ndarray, voices: np.ndarray, beats: np.ndarray, seconds: 
     return SongForm(form, tuple(cut), plays, density, velocity, pitch, roles, sections, matches)
 
 
-def _role_of(program: int, instance: int, named: dict[tuple[int, int], str]) -> int:
-    if (program, instance) in named:
-        return ROLES.index(named[program, instance])
-    return DRUMS if program == DRUM_PROGRAM else CHORDS
+def _role_of(program: int, instance: int, known: Roles) -> int:
+    return known.get((program, instance), DRUMS if program == DRUM_PROGRAM else CHORDS)
 
 
 def _filled(values: np.ndarray, otherwise: float) -> np.ndarray:
@@ -197,7 +196,7 @@ def _transition(part: np.ndarray, phrase: Phrase, matches: BarMatches) -> int:
         usual_drums = (late & drums & ~is_last).sum() / (phrase.bars - 1)
         final, final_drums = (late & is_last).sum(), (late & is_last & drums).sum()
         fresh = len(set(part[late & is_last & drums, PITCH].tolist()) - set(part[drums & ~is_last, PITCH].tolist()))
-        lead = ~drums & (part[:, PITCH] >= phrases.LEAD_ABOVE)
+        lead = ~drums & (part[:, PITCH] >= LEAD_ABOVE)
         lead_waits = not (lead & is_last & ~late).any() and (lead & is_last & late).any()
         if final_drums >= 4 and (final_drums >= 1.5 * usual_drums or fresh >= 2):
             name = "fill"

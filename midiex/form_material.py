@@ -12,8 +12,9 @@ from functools import cached_property
 import numpy as np
 
 from .form_facts import SongForm
-from .form_plan import ROLES, SAME, PlannedPhrase
-from .phrases import DRUMS, bar_units
+from .form_plan import SAME, PlannedPhrase
+from .phrases import bar_units
+from .roles import CHORDS, DRUMS, ROLES
 from .tokens import BAR, INSTANCE, PITCH, PROGRAM, VELOCITY, VELOCITY_STEP
 
 _SLACK = 1.8  # how far beyond its own range a song's density may be led
@@ -204,4 +205,4 @@ class Material:
 
 
 def _role(program: int) -> int:
-    return DRUMS if program == 128 else ROLES.index("chords")
+    return DRUMS if program == 128 else CHORDS

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .errors import BadInput
+from .roles import ROLES
 
-ROLES = ("drums", "bass", "chords", "lead")
 # How a phrase goes back to its source, from note for note to not at all.
 SAME, VARIED, NEW_LEAD, HARMONY, NEW = KINDS = ("same", "varied", "new lead", "harmony", "new")
 TRANSITIONS = ("", "fill", "pickup", "break", "crash")
@@ -124,6 +124,8 @@ def _check_planned(values: dict[str, Any]) -> None:
         raise ValueError(f"kind is {values['kind']!r}; it is one of {', '.join(KINDS)}")
     if values.get("transition", "") not in TRANSITIONS:
         raise ValueError(f"transition is {values['transition']!r}; it is one of {', '.join(TRANSITIONS)}")
+    if unknown := set(values.get("likeness_of", {})) - set(ROLES):
+        raise ValueError(f"likeness_of speaks of {sorted(unknown)[0]!r}; the roles are {', '.join(ROLES)}")
     source = values.get("source_bar")
     if source is not None and not 0 <= source <= values["first_bar"] - values["bars"]:
         raise ValueError(f"the phrase at bar {values['first_bar'] + 1} cannot go back to bar {source + 1}")

@@ -17,10 +17,10 @@ from .errors import BadInput
 from .form_facts import Form, SongForm, empty_fields, song_form
 from .form_letters import form_of_letters, parse_form
 from .form_material import Material, Span
-from .form_plan import HARMONY, NEW, ROLES, SAME, TRANSITIONS, FormPlan, PlannedPhrase, SongPhrase
+from .form_plan import HARMONY, NEW, SAME, TRANSITIONS, FormPlan, PlannedPhrase, SongPhrase
 from .form_shelf import Shelf
 from .form_telling import Telling, coming_phrases, kind_of, shared_out
-from .phrases import DRUMS
+from .roles import DRUMS, ROLES
 from .sections import letter, letter_number
 from .tokens import BAR
 

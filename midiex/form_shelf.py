@@ -17,7 +17,7 @@ from safetensors import numpy as tensors
 from .assets import asset_dir
 from .errors import BadInput
 from .form_facts import PHRASE_FIELDS, Form, empty_fields
-from .form_plan import ROLES
+from .roles import DRUMS
 
 MOST_PHRASES = 48  # of a form that are kept
 FILE_NAME = "forms.safetensors"
@@ -117,7 +117,7 @@ def _columns(form: Form) -> np.ndarray:
 
 
 def _header(form: Form) -> list[float]:
-    drums = float(form.voices[ROLES.index("drums")] > 0)
+    drums = float(form.voices[DRUMS] > 0)
     sizes = [float(np.log2(max(1e-3, value))) for value in (form.phrase_s, form.phrase_bars, form.beats)]
     return [*np.log2(1 + form.voices).tolist(), drums, *sizes]
 

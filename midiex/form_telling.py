@@ -12,7 +12,7 @@ import numpy as np
 from .errors import BadInput
 from .form_facts import Form, SongForm
 from .form_plan import HARMONY, NEW, NEW_LEAD, SAME, VARIED
-from .phrases import BASS, CHORDS, DRUMS, LEAD
+from .roles import BASS, CHORDS, DRUMS, LEAD
 from .tokens import MAX_CHUNK_BARS
 
 SAME_FROM, VARIED_FROM, HARMONY_FROM, BACKING_FROM = 0.85, 0.3, 0.35, 0.5  # likeness from which a phrase is of a kind

@@ -21,10 +21,11 @@ from .endings import find_ending, stops_short
 from .errors import BadInput
 from .form_letters import parse_form
 from .form_plan import NEW, SAME, VARIED, FormPlan, PlannedPhrase
-from .phrase_task import figures_of, voices_in
+from .phrase_task import figures_of
 from .places import bar_at, players
 from .provenance import Formed
 from .returns import readily
+from .roles import voices_in
 from .splice import Joint
 from .tokens import BAR, MAX_CHUNK_BARS
 

@@ -6,7 +6,7 @@ no files and no candidates.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy as np
 from . import aligned, conditions, metrics
 from .aligned import AlignedSource
 from .chunks import thin
-from .form_plan import HARMONY, NEW, NEW_LEAD, ROLES, SAME, VARIED, PlannedPhrase
+from .form_plan import HARMONY, NEW, NEW_LEAD, SAME, VARIED, PlannedPhrase
+from .roles import BASS, CHORDS, LEAD, ROLES, Roles, Voice, of_voices, voices_in
 from .steering import Asked
 from .tokens import (
     BAR,
@@ -22,8 +23,6 @@ from .tokens import (
     DURATION,
     DURATIONS,
     DURATIONS_PER_BEAT,
-    INSTANCE,
-    MAX_INSTANCES,
     PITCH,
     POSITION,
     PROGRAM,
@@ -31,10 +30,7 @@ from .tokens import (
     VELOCITY_STEP,
 )
 
-Voice = tuple[int, int]  # program, instance
-
 STANDS = 0.9  # a role that is to be at least so like its source stands as it was there
-_SIXTEENTH = 3  # positions
 _HALF_POSITION = DURATIONS_PER_BEAT // 12  # of a duration's units in a position
 
 
@@ -54,27 +50,11 @@ class Ready:
         return self.kind == SAME
 
 
-def voices_in(rows: np.ndarray) -> set[Voice]:
-    """The voices (program, instance) of rows (n, 8)."""
-    return {(int(program), int(instance)) for program, instance in np.unique(rows[:, [PROGRAM, INSTANCE]], axis=0)}
-
-
-def played_by(rows: np.ndarray, voices: Collection[Voice]) -> np.ndarray:
-    """Which rows (n, 8) these voices play, (n,) bool."""
-    wanted = np.array([program * 256 + instance for program, instance in voices], np.int64)
-    return np.isin(rows[:, PROGRAM].astype(np.int64) * 256 + rows[:, INSTANCE], wanted)
-
-
-def of_voices(rows: np.ndarray, voices: Collection[Voice]) -> np.ndarray:
-    """The rows (n, 8) that these voices play."""
-    return rows[played_by(rows, voices)]
-
-
 def ready(
     phrase: PlannedPhrase,
     source: np.ndarray,
     asked: frozenset[Voice],
-    roles: Mapping[Voice, str],
+    roles: Roles,
     fits: bool,
     lands: bool,
 ) -> Ready:
@@ -96,7 +76,7 @@ def ready(
     elif kind == NEW_LEAD:
         stay = there - leads(source, roles)
     elif kind == HARMONY:
-        stay = {voice for voice in there if roles.get(voice) == "bass"}
+        stay = {voice for voice in there if roles.get(voice) == BASS}
     elif kind == VARIED:
         stay = _standing(phrase, source, roles)
     free = asked - stay
@@ -105,21 +85,22 @@ def ready(
     return Ready(phrase, kind, source, of_voices(source, stay), asked, frozenset(free))
 
 
-def leads(source: np.ndarray, roles: Mapping[Voice, str]) -> set[Voice]:
+def leads(source: np.ndarray, roles: Roles) -> set[Voice]:
     """The voices of rows (n, 8) that carry the tune: those of that role, else the highest tuned one, else the drums."""
     there = voices_in(source)
-    found = {voice for voice in there if roles.get(voice) == "lead"}
+    found = {voice for voice in there if roles.get(voice) == LEAD}
     tuned = {voice for voice in there if voice[0] != DRUM_PROGRAM}
     if found or not tuned:
         return found or there
     return {max(sorted(tuned), key=lambda voice: float(of_voices(source, [voice])[:, PITCH].mean()))}
 
 
-def _standing(phrase: PlannedPhrase, source: np.ndarray, roles: Mapping[Voice, str]) -> set[Voice]:
+def _standing(phrase: PlannedPhrase, source: np.ndarray, roles: Roles) -> set[Voice]:
     """Voices that stand in a varied phrase: those of roles that are to be all but the same. One at least is written:
     what is to be less like its source follows it note by note."""
     there = voices_in(source)
-    stay = {voice for voice in there if phrase.likeness_of.get(roles.get(voice, "chords"), 0.0) >= STANDS}
+    wanted = [phrase.likeness_of.get(role, 0.0) for role in ROLES]
+    stay = {voice for voice in there if wanted[roles.get(voice, CHORDS)] >= STANDS}
     return stay - leads(source, roles) if stay == there else stay
 
 
@@ -148,7 +129,7 @@ def told(ready: Ready, usual: Mapping[str, float], beats: float, seconds: float)
     return conditions.note_conditions(figures | asked | {"tuned": float(tuned)})
 
 
-def aligned_source(ready: Ready, told: np.ndarray, roles: Mapping[Voice, str]) -> AlignedSource | None:
+def aligned_source(ready: Ready, told: np.ndarray, roles: Roles) -> AlignedSource | None:
     """The phrase's source for the network to follow, as like as is asked overall and by role, which is put into the
     conditions `told`; None: it has none."""
     if not len(ready.source):
@@ -156,8 +137,7 @@ def aligned_source(ready: Ready, told: np.ndarray, roles: Mapping[Voice, str]) -
     rows, phrase = thin(ready.source), ready.phrase
     asked = [phrase.likeness, *(phrase.likeness_of.get(name) for name in ROLES)]
     told[conditions.LIKENESS :] = [aligned.UNTOLD if a is None else aligned.likeness_bin(a) for a in asked]
-    numbers = {voice: ROLES.index(role) for voice, role in roles.items()}
-    bins = aligned.told_bins(rows, told[conditions.LIKENESS :], numbers)
+    bins = aligned.told_bins(rows, told[conditions.LIKENESS :], roles)
     return AlignedSource(rows, bins, int(told[conditions.LIKENESS]))
 
 
@@ -174,18 +154,6 @@ def asked_of(phrase: PlannedPhrase, seconds: float) -> Asked:
 def _arousal(figures: Mapping[str, float]) -> float:
     """As far as density and loudness make it."""
     return metrics.arousal(figures["density"], 0.3, figures["velocity"])
-
-
-def likeness(rows: np.ndarray, source: np.ndarray) -> float:
-    """The share of notes that a phrase and its source (rows, bars counted from the first of each) have in common: equal
-    in bar, sixteenth, voice and pitch (Jaccard, 0 to 1)."""
-    return metrics.likeness(_note_set(rows), _note_set(source))
-
-
-def _note_set(rows: np.ndarray) -> np.ndarray:
-    r = rows.astype(np.int64)
-    sixteenth = (r[:, POSITION] + _SIXTEENTH // 2) // _SIXTEENTH
-    return (((r[:, BAR] * 64 + sixteenth) * 256 + r[:, PROGRAM]) * MAX_INSTANCES + r[:, INSTANCE]) * 256 + r[:, PITCH]
 
 
 def figures_of(rows: np.ndarray, seconds: float) -> dict[str, float]:

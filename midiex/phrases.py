@@ -1,4 +1,4 @@
-"""Cuts a song into phrases on its own grid, tells its voices' roles, and finds the earlier bars a phrase goes back to.
+"""Cuts a song into phrases on its own grid, and finds the earlier bars a phrase goes back to.
 
 A phrase is 8, 4 or 2 bars, whichever lies nearest ten seconds. Knows rows and bars; knows no sections, no files.
 """
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import metrics
 from .chunks import TARGET_S
-from .form_plan import ROLES
+from .roles import DRUMS, ROLES
 from .tokens import (
     BAR,
-    DRUM_PROGRAM,
     DURATION,
     DURATIONS,
     INSTANCE,
@@ -25,13 +25,8 @@ from .tokens import (
     PROGRAM,
 )
 
-DRUMS, BASS, CHORDS, LEAD = range(len(ROLES))
 MOST_BARS = 1500  # of a song that are compared with each other: more than half an hour of most music
 _USUAL_BARS = (1, 2, 4, 8, 16)
-_BLOCK = 2048  # distinct notes counted at once
-_BASS_PROGRAMS = range(32, 40)
-_MONOPHONIC = 1.3  # notes an onset, of a voice that plays one at a time but for slips and rolls
-_BASS_BELOW, LEAD_ABOVE = 55, 55  # median pitch
 _ODD_LENGTH, _HALF_LENGTH, _ODD_FIRST = 1.0, 0.6, 0.25  # what a phrase of such a length costs, in strengths of a border
 _LEAST_CHANGE, _LEAST_RISE = 0.3, 0.1  # of texture and of likeness, at what can be a border
 _ON_GRID, _GOES_ON = 0.04, 0.06  # likeness that a source may lack for beginning at a likely place
@@ -60,73 +55,6 @@ class Source:
     harmony: float
 
 
-# ---- roles ----------------------------------------------------------------------------------------------------------
-
-
-def voice_roles(rows: np.ndarray) -> dict[tuple[int, int], str]:
-    """Role of each voice (program, instance) that plays in rows (n, 8): one of form_plan.ROLES.
-
-    Drums are those of program 128. Bass: nearly monophonic and low, with a bass's program or the lowest of several
-    tuned voices. Lead: of the rest the nearly monophonic voice that lies highest and plays most, and any that takes
-    turns with it; in music for two hands the upper one. All else are chords. A tuned voice alone is the lead when it
-    is monophonic, and chords otherwise.
-    """
-    voice = rows[:, PROGRAM].astype(np.int64) * 256 + rows[:, INSTANCE]
-    roles: dict[tuple[int, int], str] = {}
-    figures: dict[tuple[int, int], tuple[float, float, set[int]]] = {}  # notes an onset, median pitch, bars
-    for number in np.unique(voice).tolist():
-        name = (number // 256, number % 256)
-        own = rows[voice == number]
-        roles[name] = "drums" if name[0] == DRUM_PROGRAM else "chords"
-        if name[0] != DRUM_PROGRAM:
-            onsets = len(np.unique(own[:, BAR].astype(np.int64) * 128 + own[:, POSITION]))
-            figures[name] = (len(own) / onsets, float(np.median(own[:, PITCH])), set(own[:, BAR].tolist()))
-    if len(figures) == 1:
-        name, (thickness, _, _) = next(iter(figures.items()))
-        roles[name] = "lead" if thickness < _MONOPHONIC else "chords"
-        return roles
-    lowest = min(figures, key=lambda name: figures[name][1], default=None)
-    for name, (thickness, pitch, _) in figures.items():
-        low = pitch < _BASS_BELOW and (name == lowest or name[0] in _BASS_PROGRAMS)
-        if thickness < _MONOPHONIC and low:
-            roles[name] = "bass"
-    for name in _leads({name: own for name, own in figures.items() if roles[name] != "bass"}):
-        roles[name] = "lead"
-    return roles
-
-
-def _leads(figures: dict[tuple[int, int], tuple[float, float, set[int]]]) -> list[tuple[int, int]]:
-    """Voices that carry the tune, of those given by (notes an onset, median pitch, bars in which they play)."""
-    if not figures:
-        return []
-    most = max(len(bars) for _, _, bars in figures.values())
-    worth = {
-        name: pitch / 12 + 3 * len(bars) / most
-        for name, (thickness, pitch, bars) in figures.items()
-        if thickness < _MONOPHONIC and pitch >= LEAD_ABOVE
-    }
-    if not worth:
-        upper = sorted(figures, key=lambda name: -figures[name][1])[:2]
-        two_hands = len(upper) == 2 and figures[upper[0]][1] - figures[upper[1]][1] >= 7 and figures[upper[0]][0] < 2
-        return upper[:1] if two_hands else []
-    first = max(worth, key=lambda name: (worth[name], name))
-    leads, taken = [first], set(figures[first][2])
-    for name in sorted(worth, key=lambda name: (-worth[name], name)):
-        bars = figures[name][2]
-        if name != first and len(bars & taken) < 0.3 * len(bars):
-            leads.append(name)
-            taken |= bars
-    return leads
-
-
-def role_numbers(rows: np.ndarray, roles: dict[tuple[int, int], str]) -> np.ndarray:
-    """Index in ROLES of the voice of each row, shape (n,)."""
-    table = np.full((256, 256), CHORDS, np.int64)
-    for (program, instance), role in roles.items():
-        table[program, instance] = ROLES.index(role)
-    return table[rows[:, PROGRAM], rows[:, INSTANCE]]
-
-
 # ---- likeness -------------------------------------------------------------------------------------------------------
 
 
@@ -149,7 +77,8 @@ class BarMatches:
         counts = np.zeros((len(ROLES), bars), np.float32)
         for number in range(len(ROLES)):
             own = role == number
-            shared[number], counts[number] = _shared_notes(note[own], r[own, BAR], bars)
+            shared[number] = metrics.in_common(note[own], r[own, BAR], bars)
+            counts[number] = np.diagonal(shared[number])
         return cls(shared, counts, _harmonies(rows, role, units), np.asarray(units))
 
     def earlier(self, phrase: Phrase, most: int | None = None) -> tuple[np.ndarray, ...]:
@@ -190,24 +119,6 @@ class BarMatches:
         """Share of notes that any two bars have in common, (bars, bars)."""
         shared, counts = self.shared.sum(0), self.counts.sum(0)
         return shared / np.maximum(counts[:, None] + counts[None, :] - shared, 1)
-
-
-def _shared_notes(note: np.ndarray, bar: np.ndarray, bars: int) -> tuple[np.ndarray, np.ndarray]:
-    """Notes in common of any two bars (bars, bars), and of each bar (bars,); `note` (n,) tells them apart."""
-    shared = np.zeros((bars, bars), np.float32)
-    number = np.unique(note, return_inverse=True)[1]
-    pairs = np.unique(number.astype(np.int64) * bars + bar)  # each note once a bar
-    number, bar = pairs // bars, pairs % bars
-    counts = np.bincount(bar, minlength=bars).astype(np.float32)
-    often = np.bincount(number)[number] > 1 if len(number) else np.zeros(0, bool)  # others are in common with no bar
-    number, bar = np.unique(number[often], return_inverse=True)[1], bar[often]
-    for first in range(0, int(number.max(initial=-1)) + 1, _BLOCK):
-        block = slice(*np.searchsorted(number, (first, first + _BLOCK)))
-        present = np.zeros((bars, min(_BLOCK, int(number[-1]) + 1 - first)), np.float32)
-        present[bar[block], number[block] - first] = 1
-        shared += present @ present.T
-    np.fill_diagonal(shared, counts)
-    return shared, counts
 
 
 def _harmonies(rows: np.ndarray, role: np.ndarray, units: np.ndarray) -> np.ndarray:

@@ -23,11 +23,11 @@ from .echoes import Listener
 from .form_plan import SAME, FormPlan, PlannedPhrase
 from .habits import Habits
 from .model import AFTER, OPENING, RECALLED, RECENT, SOURCE, STANDING, SUMMARY, ChunkTransformer
-from .phrase_task import Ready, Voice, aligned_source, asked_of, ready, told, voices_in
-from .phrases import voice_roles
+from .phrase_task import Ready, aligned_source, asked_of, ready, told
 from .progression import Progression
 from .recalled import Recalled
 from .returns import STILL_TO_ADD, Span, chance_of_return, varied, what_returns
+from .roles import Voice, voice_roles, voices_in
 from .stepper import Memory
 from .tokens import BAR, FIELD_SIZES, MAX_CHUNK_BARS, MICRO_PER_BEAT, MICROS_PER_POSITION, moved, sort_rows
 from .transitions import Gestures

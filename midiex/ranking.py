@@ -26,9 +26,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import metrics
+from .aligned import likeness
 from .chunks import likeness_set
 from .constraints import longest_empty_run, longest_run, most_strikes, reach_of
-from .phrase_task import Voice, likeness, of_voices, voices_in
+from .roles import Voice, of_voices, voices_in
 from .tokens import (
     BAR,
     DRUM_PITCH_OFFSET,
@@ -119,7 +120,7 @@ class Asked:
     register: float  # mean pitch of what is no drum; 0: nothing is
     voices: frozenset[Voice]
     source: np.ndarray  # (n, 8) rows that it goes back to, bars counted from the chunk's first; may be empty
-    likeness: float | None = None  # to the source, as of phrase_task.likeness
+    likeness: float | None = None  # to the source, as of aligned.likeness
     begins: bool = False  # a section: it may differ from the bar before as much as it likes
 
     def style(

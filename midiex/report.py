@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .phrase_task import figures_of, voices_in
+from .phrase_task import figures_of
+from .roles import voices_in
 
 if TYPE_CHECKING:
     from .extend import NewChunk, Passage

@@ -12,7 +12,8 @@ from string import ascii_uppercase
 import numpy as np
 
 from . import phrases
-from .phrases import BASS, CHORDS, LEAD, BarMatches, Phrase
+from .phrases import BarMatches, Phrase
+from .roles import BASS, CHORDS, LEAD, roles_of, voice_roles
 from .tokens import BAR, INSTANCE, PROGRAM
 
 ALIKE = (0.5, 0.75)  # mean affinity from which two sections are the same one: at least, and enough in any song
@@ -58,7 +59,7 @@ def song_sections(rows: np.ndarray, beats: np.ndarray, bar_s: np.ndarray) -> Son
     """
     bars = min(len(bar_s), phrases.MOST_BARS)
     rows = rows[rows[:, BAR] < bars]
-    role = phrases.role_numbers(rows, phrases.voice_roles(rows))
+    role = roles_of(rows, voice_roles(rows))
     matches = BarMatches.of(rows, role, phrases.bar_units(beats[:bars]))
     cut = phrases.cut_phrases(matches, rows, bar_s[:bars])
     return find_sections(matches, rows, cut)

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .roles import Voice
 from .tokens import BAR, row_key
-
-Roles = dict[Voice, int]
 
 LIKEST, ANOTHER, ANYWHERE = 0.55, 0.25, 0.2  # how often each kind of source is drawn in training
 SHARPNESS = 8.0  # of the draw of another like source, in nats for a likeness of 1

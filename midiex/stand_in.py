@@ -12,7 +12,8 @@ import numpy as np
 from . import tokens
 from .chunks import thin
 from .decoding import Task
-from .phrase_task import Ready, of_voices
+from .phrase_task import Ready
+from .roles import of_voices
 from .tokens import BAR, POSITION, moved
 
 

@@ -6,7 +6,7 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,7 +15,8 @@ import numpy as np
 from . import metrics, tokens
 from .form_facts import CRASHES
 from .form_plan import PlannedPhrase, SongPhrase
-from .phrase_task import Voice, joined, leads, of_voices, played_by
+from .phrase_task import joined, leads
+from .roles import Roles, Voice, of_voices, played_by
 from .tokens import BAR, DRUM_PITCH_OFFSET, DRUM_PROGRAM, PITCH, POSITION, PROGRAM, VELOCITY
 
 _KICKS = (35, 36)
@@ -44,7 +45,7 @@ class Gestures:
     rows: np.ndarray
     positions: np.ndarray  # (bars,) in each bar
     song: Sequence[SongPhrase] = ()
-    roles: Mapping[Voice, str] = field(default_factory=dict)
+    roles: Roles = field(default_factory=dict)
 
     def made(
         self,

@@ -11,8 +11,8 @@ import numpy as np
 
 from . import aligned, conditions
 from .chunks import chunk_bars, likeness_set, row_times, thin
-from .roles import voice_roles
-from .sources import Roles, Source, Spans
+from .roles import Roles, voice_roles
+from .sources import Source, Spans
 from .tokens import BAR, INSTANCE, MAX_INSTANCES, MICRO_PER_BEAT, PROGRAM
 
 MOST_BEFORE = 4000  # notes of the song before a window that are counted; the latest

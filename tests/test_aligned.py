@@ -12,7 +12,7 @@ from midiex import aligned
 from midiex.aligned import LIKENESS_BINS, NO_VALUE, AlignedSource, Follower
 from midiex.echoes import NOTHING
 from midiex.habits import STAYS
-from midiex.roles import BASS, CHORDS, DRUMS, LEAD, roles_of, voice_roles
+from midiex.roles import BASS, CHORDS, DRUMS, LEAD
 from midiex.tokens import (
     BAR,
     DRUM_PROGRAM,
@@ -117,13 +117,20 @@ def test_likeness_is_the_share_of_notes_in_common_overall_and_by_role() -> None:
     assert told[1 + DRUMS] == LIKENESS_BINS - 1 and told[1 + LEAD] == 1 and told[1 + BASS] == 0
 
 
-def test_roles_of_a_band() -> None:
-    song = []
-    for bar in range(4):
-        for k in range(4):
-            song += [(bar, 12 * k, 4, DRUM_PROGRAM, 0, 128 + 36, 5, 20), (bar, 12 * k, 4, 33, 0, 40, 5, 20)]
-            song += [(bar, 12 * k, 4, 0, 0, p, 5, 20) for p in (60, 64, 67)]
-            song += [(bar, 12 * k, 4, 73, 0, 79 + k, 5, 20)]
-    rows = rows_of(*song)
-    assert voice_roles(rows) == {(DRUM_PROGRAM, 0): DRUMS, (33, 0): BASS, (0, 0): CHORDS, (73, 0): LEAD}
-    assert set(roles_of(rows, voice_roles(rows))) == {DRUMS, BASS, CHORDS, LEAD}
+@given(st.integers(0, 2**32 - 1))
+def test_likeness_is_that_overall_and_the_same_both_ways(seed: int) -> None:
+    rows = random_rows(np.random.default_rng(seed), 40, 2)
+    other = rows[::2]
+    assert aligned.likeness(rows, rows) == 1 and aligned.likeness(rows, rows[:0]) == 0
+    assert aligned.likeness(rows, other) == aligned.likeness(other, rows) == len(other) / len(rows)
+    assert aligned.likenesses(rows, other, {})[aligned.OVERALL] == aligned.likeness(rows, other)
+
+
+@pytest.mark.parametrize("field", [BAR, POSITION, PROGRAM, INSTANCE, PITCH])
+def test_a_note_in_common_has_the_same_place_voice_and_pitch(field: int) -> None:
+    rows = random_rows(np.random.default_rng(0), 40, 2)
+    elsewhere = rows.copy()
+    elsewhere[:, field] += 1
+    played = rows.copy()
+    played[:, [DURATION, VELOCITY, MICRO]] = 0
+    assert aligned.likeness(rows[:1], elsewhere[:1]) == 0 and aligned.likeness(rows, played) == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from midiex import conditions, tokens
 from midiex.aligned import LIKENESS_BINS, LIKENESSES
 from midiex.conditions import CONDITION_SIZES, chunks_left_bin, features, frame_conditions, note_conditions
-from midiex.roles import ROLE_NAMES
+from midiex.roles import ROLES
 from midiex.tokens import DRUM_PROGRAM, DURATION, INSTANCE, MAX_INSTANCES, PITCH, PROGRAM, VELOCITY
 
 BEATS, SECONDS = 16.0, 8.0
@@ -39,7 +39,7 @@ def test_names_and_sizes_agree() -> None:
     for name, index in (places | {"likeness": conditions.LIKENESS}).items():
         assert conditions.CONDITIONS[index] == name
     assert len(conditions.CONDITIONS) == conditions.LIKENESS + LIKENESSES
-    assert conditions.CONDITIONS[conditions.LIKENESS + 1 :] == tuple(f"likeness_{name}" for name in ROLE_NAMES)
+    assert conditions.CONDITIONS[conditions.LIKENESS + 1 :] == tuple(f"likeness_{name}" for name in ROLES)
     assert set(CONDITION_SIZES[conditions.LIKENESS :]) == {LIKENESS_BINS}
 
 

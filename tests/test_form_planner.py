@@ -14,10 +14,11 @@ from songs import rows_of
 from midiex import tokens
 from midiex.errors import BadInput
 from midiex.form_facts import PHRASE_FIELDS, Form, song_form
-from midiex.form_plan import HARMONY, KINDS, NEW, NEW_LEAD, ROLES, SAME, VARIED, FormPlan
+from midiex.form_plan import HARMONY, KINDS, NEW, NEW_LEAD, SAME, VARIED, FormPlan
 from midiex.form_planner import plan_form
 from midiex.form_shelf import Shelf
 from midiex.form_telling import coming_phrases, kind_of, shared_out
+from midiex.roles import ROLES
 from midiex.tokens import BAR, INSTANCE, PITCH, PROGRAM, VELOCITY
 
 NAN = float("nan")

@@ -15,8 +15,9 @@ from midiex import form_shelf
 from midiex.assets import asset_dir
 from midiex.errors import BadInput
 from midiex.form_facts import PHRASE_FIELDS, Form, song_form
-from midiex.form_plan import ROLES, TRANSITIONS
+from midiex.form_plan import TRANSITIONS
 from midiex.form_shelf import MOST_PHRASES, Shelf
+from midiex.roles import CHORDS, DRUMS, LEAD
 from midiex.tokens import BAR, INSTANCE, PROGRAM, moved, sort_rows
 
 
@@ -52,9 +53,9 @@ def test_a_form_tells_which_share_of_each_role_plays_and_how_dense_it_is() -> No
     a = theme(0, program=73)
     chords = rows_of(*[(b, 0, 0, pitch) for b in range(4) for pitch in (48, 52, 55)])
     form = form_of(laid(a, np.concatenate([a, chords]), chords), 12)
-    assert form.voices[[ROLES.index("lead"), ROLES.index("chords")]].tolist() == [1, 1]
-    assert form.shares[:, ROLES.index("lead")].tolist() == [1, 1, 0]
-    assert form.shares[:, ROLES.index("chords")].tolist() == [0, 1, 1]
+    assert form.voices[[LEAD, CHORDS]].tolist() == [1, 1]
+    assert form.shares[:, LEAD].tolist() == [1, 1, 0]
+    assert form.shares[:, CHORDS].tolist() == [0, 1, 1]
     assert form.density[1] == pytest.approx(form.density[0] + np.log2(44 / 32))
 
 
@@ -136,7 +137,7 @@ def test_the_shipped_shelf_is_small_and_holds_forms_of_many_kinds() -> None:
     path = asset_dir("weights") / form_shelf.FILE_NAME
     assert path.stat().st_size < 1_000_000
     assert len(shelf) >= 300
-    drums = [form.voices[ROLES.index("drums")] > 0 for form in shelf.forms]
+    drums = [form.voices[DRUMS] > 0 for form in shelf.forms]
     assert 0.2 < np.mean(drums) < 0.8
     for form in shelf.forms:
         assert 2 <= len(form) <= MOST_PHRASES

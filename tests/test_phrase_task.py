@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from songs import rows_of
 
-from midiex import aligned, conditions, phrase_task
+from midiex import aligned, conditions, phrase_task, roles
 from midiex.conditions import AROUSAL, DENSITY, LOUDNESS, MODE, REGISTER
 from midiex.form_plan import HARMONY, KINDS, NEW, NEW_LEAD, SAME, VARIED, PlannedPhrase
-from midiex.phrase_task import figures_of, joined, likeness, of_voices, ready, told, voices_in
+from midiex.phrase_task import figures_of, joined, ready, told
+from midiex.roles import of_voices, voices_in
 from midiex.tokens import BAR, DRUM_PROGRAM, DURATION, DURATIONS, POSITION, sort_rows
 
 DRUMS, BASS, PIANO, FLUTE = (DRUM_PROGRAM, 0), (33, 0), (0, 0), (73, 0)
 BAND = frozenset({DRUMS, BASS, PIANO, FLUTE})
-ROLES = {DRUMS: "drums", BASS: "bass", PIANO: "chords", FLUTE: "lead"}
+ROLES = {DRUMS: roles.DRUMS, BASS: roles.BASS, PIANO: roles.CHORDS, FLUTE: roles.LEAD}
 PLANNED = PlannedPhrase(8, 2, "A", SAME, 0, (0, 1, 2, 3), 10.0, 80.0, 60.0, 1.0)
 
 
@@ -49,7 +50,7 @@ def test_what_stands_of_the_source_is_what_the_kind_says(kind: str, stands: set)
 def test_a_varied_phrase_stands_in_the_roles_that_are_to_be_all_but_the_same() -> None:
     of = {"drums": 0.95, "bass": 0.89, "chords": 0.9, "lead": 0.1}
     assert voices_in(as_planned(VARIED, likeness=0.0, likeness_of=of).standing) == {DRUMS, PIANO}
-    everything = dict.fromkeys(ROLES.values(), 1.0)
+    everything = dict.fromkeys(roles.ROLES, 1.0)
     assert voices_in(as_planned(VARIED, likeness=1.0, likeness_of=everything).standing) == BAND - {FLUTE}
 
 
@@ -134,22 +135,6 @@ def test_asking_for_what_the_source_is_tells_what_the_source_is() -> None:
 
 
 # ---- what it came to ------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_likeness_is_a_share_of_notes_in_common(seed: int) -> None:
-    rows = random_rows(np.random.default_rng(seed), 40, 2)
-    other = rows[::2]
-    assert likeness(rows, rows) == 1 and likeness(rows, rows[:0]) == 0
-    assert likeness(rows, other) == likeness(other, rows) < 1
-    assert likeness(rows, replace_voice(rows)) == 0
-
-
-def replace_voice(rows: np.ndarray) -> np.ndarray:
-    """The same notes by voices that nobody else is."""
-    changed = rows.copy()
-    changed[:, 3] = 127 - changed[:, 3] % 2
-    return changed[~np.isin(changed[:, 3], rows[:, 3])]
 
 
 def test_figures_of_a_phrase() -> None:

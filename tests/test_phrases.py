@@ -1,4 +1,4 @@
-"""Phrases, roles and likeness of stretches of a song."""
+"""Phrases and likeness of stretches of a song."""
 
 from __future__ import annotations
 
@@ -10,23 +10,13 @@ from hypothesis import strategies as st
 from songs import rows_of
 
 from midiex import metrics
-from midiex.form_plan import ROLES
-from midiex.phrases import (
-    BASS,
-    LEAD,
-    BarMatches,
-    Phrase,
-    bar_units,
-    cut_phrases,
-    phrase_bars,
-    role_numbers,
-    voice_roles,
-)
+from midiex.phrases import BarMatches, Phrase, bar_units, cut_phrases, phrase_bars
+from midiex.roles import BASS, DRUMS, LEAD, roles_of, voice_roles
 from midiex.tokens import BAR, INSTANCE, PITCH, POSITION, PROGRAM, moved, sort_rows
 
 
 def matches_of(rows: np.ndarray, beats: np.ndarray) -> BarMatches:
-    return BarMatches.of(rows, role_numbers(rows, voice_roles(rows)), bar_units(beats))
+    return BarMatches.of(rows, roles_of(rows, voice_roles(rows)), bar_units(beats))
 
 
 def cut(rows: np.ndarray, bars: int, bar_s: float = 2.5) -> list[int]:
@@ -39,56 +29,6 @@ def tune(rng: np.random.Generator, bars: int, first_bar: int = 0, program: int =
     return sort_rows(
         rows_of(*[(first_bar + b, 6 * i, program, int(rng.integers(55, 80))) for b in range(bars) for i in range(8)])
     )
-
-
-# ---- roles ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_bands_voices_get_the_roles_they_play() -> None:
-    rows = sort_rows(
-        np.concatenate(
-            [
-                rows_of(*[(bar, 12 * i, 128, 36 + i % 3) for bar in range(8) for i in range(4)]),
-                rows_of(*[(bar, 12 * i, 33, 38 + i) for bar in range(8) for i in range(4)]),
-                rows_of(*[(bar, 0, 0, pitch) for bar in range(8) for pitch in (55, 60, 64)]),
-                rows_of(*[(bar, 6 * i, 73, 72 + i % 5) for bar in range(8) for i in range(8)]),
-            ]
-        )
-    )
-    assert voice_roles(rows) == {(128, 0): "drums", (33, 0): "bass", (0, 0): "chords", (73, 0): "lead"}
-
-
-@pytest.mark.parametrize(("pitches", "role"), [((60,), "lead"), ((60, 64, 67), "chords")])
-def test_a_voice_alone_is_the_lead_when_it_plays_one_note_at_a_time(pitches: tuple[int, ...], role: str) -> None:
-    assert voice_roles(rows_of(*[(bar, 0, 0, pitch) for bar in range(4) for pitch in pitches])) == {(0, 0): role}
-
-
-def test_voices_that_take_turns_are_both_the_lead() -> None:
-    first = [(bar, 6 * i, 73, 72 + i) for bar in range(4) for i in range(8)]
-    second = [(4 + bar, 6 * i, 40, 66 + i) for bar in range(4) for i in range(8)]
-    chords = [(bar, 0, 0, pitch) for bar in range(8) for pitch in (48, 52, 55)]
-    assert voice_roles(sort_rows(rows_of(*first, *second, *chords))) == {
-        (73, 0): "lead",
-        (40, 0): "lead",
-        (0, 0): "chords",
-    }
-
-
-def test_the_upper_of_two_hands_is_the_lead() -> None:
-    upper = [
-        (bar, 6 * i, 0, 72 + i + third, 7, 20, 0) for bar in range(4) for i in range(8) for third in (0, 4)[: 1 + i % 2]
-    ]
-    lower = [(bar, 24 * i, 0, 48 + fifth, 7, 20, 1) for bar in range(4) for i in range(2) for fifth in (0, 4, 7)]
-    assert voice_roles(sort_rows(rows_of(*upper, *lower))) == {(0, 0): "lead", (0, 1): "chords"}
-
-
-@given(st.integers(0, 500))
-def test_every_voice_has_one_role(seed: int) -> None:
-    rows = random_rows(np.random.default_rng(seed), 60)
-    roles = voice_roles(rows)
-    assert {tuple(v) for v in np.unique(rows[:, [PROGRAM, INSTANCE]], axis=0).tolist()} == set(roles)
-    assert set(roles.values()) <= set(ROLES)
-    assert all((role == "drums") == (program == 128) for (program, _), role in roles.items())
 
 
 # ---- likeness -------------------------------------------------------------------------------------------------------
@@ -138,7 +78,7 @@ def test_likeness_by_role_tells_the_new_tune_from_the_old_bass() -> None:
     assert found is not None
     assert found.of_role[BASS] == 1.0
     assert found.of_role[LEAD] < 0.2
-    assert np.isnan(found.of_role[ROLES.index("drums")])
+    assert np.isnan(found.of_role[DRUMS])
 
 
 # ---- the grid -------------------------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ from midiex.extend import ENDING, RETURNS, Model, NewChunk, Passage
 from midiex.form_plan import HARMONY, KINDS, NEW, NEW_LEAD, SAME, VARIED, FormPlan, PlannedPhrase
 from midiex.model import RECALLED
 from midiex.outline import outline
-from midiex.phrase_task import of_voices, voices_in
 from midiex.planner import Planner
+from midiex.roles import of_voices, voices_in
 from midiex.tokens import BAR, DURATION, DURATIONS, POSITION
 
 GROOVE = EXAMPLES / "band_groove.mid"  # 16 bars of 4/4: drums, bass, electric piano and saxophone

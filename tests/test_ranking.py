@@ -13,9 +13,9 @@ from songs import EXAMPLES, rows_of, talkative_model
 from midiex import ranking, score, tokens
 from midiex.config import MemoryConfig
 from midiex.constraints import Grammar
-from midiex.phrase_task import of_voices, voices_in
 from midiex.planner import Bars, Plan, Planner
 from midiex.ranking import ASKED, WEIGHTS, Asked, Before, Fit, Style
+from midiex.roles import of_voices, voices_in
 from midiex.tokens import BAR, DRUM_PROGRAM, DURATION, PITCH, POSITION, PROGRAM, VELOCITY
 
 BARS, SECONDS = 4, 8.0

@@ -6,29 +6,16 @@ and rows; knows no files and no models.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .. import metrics
-from ..form_plan import NEW, ROLES, VARIED, FormPlan, PlannedPhrase
-from ..tokens import (
-    BAR,
-    DRUM_PROGRAM,
-    FIELD_SIZES,
-    INSTANCE,
-    MAX_INSTANCES,
-    PITCH,
-    POSITION,
-    PROGRAM,
-    VELOCITY,
-    VELOCITY_STEP,
-    moved,
-)
+from .. import aligned
+from ..form_plan import NEW, VARIED, FormPlan, PlannedPhrase
+from ..roles import ROLES, Roles, Voice, of_voices, roles_of, voices_in
+from ..tokens import BAR, DRUM_PROGRAM, PITCH, PROGRAM, VELOCITY, VELOCITY_STEP, moved
 from .excerpts import Excerpt
-
-Voice = tuple[int, int]  # program, instance
 
 AMOUNTS = ("density", "loudness", "register")
 LIKENESSES = ("likeness", *(f"likeness of {role}" for role in ROLES))
@@ -50,48 +37,16 @@ def amounts(rows: np.ndarray, seconds: float) -> dict[str, float]:
     return dict(zip(AMOUNTS, (len(rows) / max(seconds, 1e-3), *means), strict=True))
 
 
-def likenesses(rows: np.ndarray, source: np.ndarray, roles: Mapping[Voice, str]) -> dict[str, float]:
+def likenesses(rows: np.ndarray, source: np.ndarray, roles: Roles) -> dict[str, float]:
     """Share of notes that rows (n, 8) and their source (m, 8), bars counted from the first of each, have in common:
-    Jaccard of bar, position, voice and pitch, in all and by role; NaN where neither has a note."""
-    found = {"likeness": _jaccard(rows, source)}
-    for role in ROLES:
-        own = [voice for voice, name in roles.items() if name == role]
-        found[f"likeness of {role}"] = _jaccard(of_voices(rows, own), of_voices(source, own))
-    return found
-
-
-def of_voices(rows: np.ndarray, voices: Collection[Voice]) -> np.ndarray:
-    """The rows (n, 8) of some voices."""
-    wanted = np.zeros((FIELD_SIZES[PROGRAM], MAX_INSTANCES), bool)
-    for voice in voices:
-        wanted[voice] = True
-    return rows[wanted[rows[:, PROGRAM], rows[:, INSTANCE]]]
-
-
-def playing(rows: np.ndarray) -> set[Voice]:
-    """The voices that have notes in rows (n, 8)."""
-    return {(int(program), int(instance)) for program, instance in np.unique(rows[:, [PROGRAM, INSTANCE]], axis=0)}
-
-
-def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
-    if not len(a) and not len(b):
-        return float("nan")
-    return metrics.likeness(_notes(a), _notes(b))
-
-
-def _notes(rows: np.ndarray) -> np.ndarray:
-    r = rows.astype(np.int64)
-    voice = r[:, PROGRAM] * MAX_INSTANCES + r[:, INSTANCE]
-    place = r[:, BAR] * FIELD_SIZES[POSITION] + r[:, POSITION]
-    return (place * FIELD_SIZES[PROGRAM] * MAX_INSTANCES + voice) * FIELD_SIZES[PITCH] + r[:, PITCH]
+    aligned.likenesses by name, in all and by role; NaN where neither has a note."""
+    return dict(zip(LIKENESSES, aligned.likenesses(rows, source, roles).tolist(), strict=True))
 
 
 # ---- asking ---------------------------------------------------------------------------------------------------------
 
 
-def ask(
-    plan: FormPlan, song: Excerpt, voices: np.ndarray, roles: Mapping[Voice, str], rng: np.random.Generator
-) -> FormPlan:
+def ask(plan: FormPlan, song: Excerpt, voices: np.ndarray, roles: Roles, rng: np.random.Generator) -> FormPlan:
     """The plan's phrases with other askings: who plays, how dense, loud and high, and of half of them how like some
     earlier bars of the song.
 
@@ -110,13 +65,13 @@ def _asked(
     plan: FormPlan,
     song: Excerpt,
     voices: np.ndarray,
-    roles: Mapping[Voice, str],
+    roles: Roles,
     rng: np.random.Generator,
 ) -> PlannedPhrase:
     own = _own_phrases(plan, song, phrase.bars)
     names = [(int(program), int(instance)) for program, instance in voices]
-    there = sorted({names.index(voice) for voice in playing(song.rows) if voice in names})
-    counts = [len(playing(rows)) for rows, _ in own if len(rows)]
+    there = sorted({names.index(voice) for voice in voices_in(song.rows) if voice in names})
+    counts = [len(voices_in(rows)) for rows, _ in own if len(rows)]
     low, high = np.percentile(counts, [_LOW, _HIGH]).round().astype(int)
     number = int(rng.integers(max(1, low), max(1, low, high) + 1))
     chosen = tuple(sorted(rng.choice(there, min(number, len(there)), replace=False).tolist()))
@@ -150,7 +105,7 @@ def _with_source(
     plan: FormPlan,
     song: Excerpt,
     who: Sequence[Voice],
-    roles: Mapping[Voice, str],
+    roles: Roles,
     rng: np.random.Generator,
 ) -> PlannedPhrase:
     """The phrase with a source among the song's phrases, in which its voices play, and a likeness to it."""
@@ -160,7 +115,7 @@ def _with_source(
         source = of_voices(song.part(first, first + phrase.bars).rows, who)
         if len(source) < FEWEST_NOTES:
             continue
-        sizes = {role: len(of_voices(source, [v for v in who if roles.get(v) == role])) for role in ROLES}
+        sizes = dict(zip(ROLES, np.bincount(roles_of(source, roles), minlength=len(ROLES)).tolist(), strict=True))
         of = {role: round(float(rng.random()), 3) for role, size in sizes.items() if size}
         if not of:
             continue
@@ -192,14 +147,14 @@ def answer(
     seconds: float,
     song: Excerpt,
     voices: np.ndarray,
-    roles: Mapping[Voice, str],
+    roles: Roles,
 ) -> Answer:
     """What came out of a phrase: `rows` (n, 8) count bars from its first. `song` is all that stands before it, of which
     the source is taken as far as the phrase's voices play it; `voices` and `roles` as of `ask`."""
     names = [(int(program), int(instance)) for program, instance in voices]
     who = {names[index] for index in phrase.voices}
-    there = playing(rows)
-    of_song = (playing(song.rows) | who) & {*names}
+    there = voices_in(rows)
+    of_song = (voices_in(song.rows) | who) & {*names}
     obeyed = sum((voice in who) == (voice in there) for voice in of_song)
     asked = {name: float(getattr(phrase, name)) for name in AMOUNTS}
     if not any(program != DRUM_PROGRAM for program, _ in who):

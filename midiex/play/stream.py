@@ -84,7 +84,7 @@ def is_release(message: Any) -> bool:
 def told_until(note: provenance.Provenance, tick: int) -> provenance.Provenance:
     """The note on new music that was stopped at a tick: without the chunks that were not reached."""
     chunks = tuple(chunk for chunk in note.chunks if note.tick + chunk[0] < tick)
-    return replace(note, chunks=chunks, leads_to=OPEN)
+    return replace(note, chunks=chunks, form=note.form[: len(chunks)], leads_to=OPEN)
 
 
 def _original(passage: Passage) -> mido.MidiFile:
