@@ -1,30 +1,41 @@
-"""Makes the gallery: songs nobody trained on, continued, each with its picture and the first of them as audio.
+"""Makes the gallery: songs nobody trained on, continued, each beside what it does itself; of the first there is audio.
 
     python benchmarks/gallery.py FOLDER… [--splits splits.csv] [--model FOLDER] [--out docs/gallery]
-                                 [--songs 10] [--seconds 120] [--seed 0] [--audio 3]
+                                 [--songs 10] [--prompt-s 62] [--seconds 180] [--seed 0] [--audio 3]
 
-Each FOLDER is a source; with --splits only its test songs are used. Songs of 15 s to two thirds of --seconds take part:
-the sources in turn by name, the files of each in the order of their names' CRC-32, so that nobody chooses. Same songs,
-model and seed on the same machine: same bytes. The files appear in --out together, once all are made.
+Each FOLDER is a source; with --splits only its test songs are used, one of each group. Songs of 130 s or more take
+part: the sources in turn by name, the files of each in the order of their names' CRC-32, so that nobody chooses. They
+are cut at the bar line nearest --prompt-s; midiex is given a file of what is before it alone, and goes on to --seconds
+or where the song ends. Same songs, model and seed on the same machine: same bytes. The files appear in --out together,
+once all are made.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
-from continuations import songs_of
 from tqdm import tqdm
 
-from midiex import audiofile, score
-from midiex.errors import MidiexError
-from midiex.extend import Model, Passage, load, start
-from midiex.plots import clock, piano_roll
+from midiex import audiofile, provenance, score
+from midiex.describe import describe
+from midiex.errors import BadInput, MidiexError
+from midiex.evaluation import form_study, writers
+from midiex.evaluation.excerpts import FORM_PROMPTS_S, LONG_S
+from midiex.evaluation.form_study import Cut
+from midiex.evaluation.prompts import save_prompt
+from midiex.evaluation.run import songs_of
+from midiex.evaluation.seam import joined
+from midiex.extend import Model, Passage, load
+from midiex.form_plan import letters
+from midiex.plots import Beside, clock, piano_roll
 from midiex.render import RenderConfig, Renderer
 
 GALLERY = Path(__file__).resolve().parents[1] / "docs" / "gallery"
@@ -34,6 +45,7 @@ BEFORE_S, AFTER_S = 15.0, 75.0  # of the original and of the new music, as audio
 LIMIT_BYTES = 1_000_000  # of an audio file
 QUALITY = RenderConfig(sample_rate=22050)  # 90 s are 0.7 to 0.9 MB
 FADE_IN_S, FADE_OUT_S = 0.1, 0.5
+FIGURES = {"dens_cv": "density CV", "contrast": "contrast", "returns_5": "returns by half"}  # that are told
 
 
 @dataclass(frozen=True)
@@ -41,32 +53,86 @@ class Entry:
     """One song of the page; `heard_s` is the span of the result that the audio file holds."""
 
     name: str  # of its files
-    source: str
+    one: Cut
     passage: Passage
     heard_s: tuple[float, float] | None = None
+    facts: str = ""
 
 
-def started(
-    songs: list[tuple[str, score.Song]], seconds: float, seed: int, model: Model
-) -> tuple[list[Entry], list[str]]:
+def chosen(folders: list[Path], splits: Path | None, most: int, prompt_s: float, seconds: float) -> list[Cut]:
+    """The songs that take part, cut, in the order of the page. Raises BadInput where no folder has any file."""
+    groups: dict[tuple[str, str], str] = {}
+    queues = {source: list(paths) for source, paths in songs_of(folders, splits, "test").items()}
+    if splits:
+        with splits.open(newline="", encoding="utf-8") as file:
+            groups = {(row["source"], row["file"]): row.get("group") or row["file"] for row in csv.DictReader(file)}
+    found: list[Cut] = []
+    used: set[tuple[str, str]] = set()
+    while len(found) < most and any(queues.values()):
+        for source, queue in queues.items():
+            while queue and len(found) < most:
+                path = queue.pop(0)
+                group = source, groups.get((source, path.name), path.name)
+                if group in used or (one := cut(source, path, prompt_s, seconds)) is None:
+                    continue
+                used.add(group)
+                found.append(one)
+                break
+    return found
+
+
+def cut(source: str, path: Path, prompt_s: float, seconds: float) -> Cut | None:
+    try:
+        return form_study.cut(source, score.read(path), prompt_s, seconds)
+    except MidiexError:
+        return None
+
+
+def started(songs: list[Cut], seed: int, model: Model) -> tuple[list[Entry], list[str]]:
     """The continuations to write, and the songs that cannot be continued, each with the reason."""
     entries: list[Entry] = []
     refused: list[str] = []
-    for number, (source, song) in enumerate(songs, 1):
+    for number, one in enumerate(songs, 1):
         try:
-            passage = start(song.path, seconds, model=model, seed=seed)
+            passage = writers.begun(one.song, one.seam_bar, one.end_s, model, seed)
         except MidiexError as error:
-            reason = str(error).replace(str(song.path), song.path.name)
-            refused.append(f"{source}, {_code(song.path.name)}: {reason}")
+            reason = str(error).replace(str(one.song.path), one.song.path.name)
+            refused.append(f"{one.source}, {_code(one.song.path.name)}: {reason}")
         else:
-            entries.append(Entry(f"{number:02d}_{source}", source, passage))
+            entries.append(Entry(f"{number:02d}_{one.source}", one, passage))
     return entries, refused
 
 
-def picture(passage: Passage, midi: Path, png: Path) -> None:
-    """The piano roll that `midiex extend --plot` draws."""
-    borders, bars = [chunk.start_s for chunk in passage.written], passage.line.grid.seconds.tolist()
-    piano_roll(midi, png, [(passage.start_s, passage.end_s)], borders, passage.song.path.stem, bars)
+def pictures(entry: Entry, midi: Path, itself: score.Song, form: list[dict[str, Any]], folder: Path) -> None:
+    """Two piano rolls of one size, span and set of colours: the continuation `midi` as `midiex extend --plot` draws it,
+    and the song itself, of the given form."""
+    passage, stem, lines = entry.passage, entry.one.song.path.stem, itself.grid.seconds.tolist()
+    until_s = max(passage.end_s, itself.length_s)
+    borders, new_s = [chunk.start_s for chunk in passage.written], [(passage.start_s, passage.end_s)]
+    bars_s, planned = passage.line.grid.seconds.tolist(), provenance.sections_s(score.read(midi))
+    beside = Beside(itself.path, until_s)
+    piano_roll(midi, folder / f"{entry.name}.png", new_s, borders, f"Continued: {stem}", bars_s, planned, beside)
+    parts = [(lines[part["bars"][0] - 1], lines[part["bars"][1]], part["section"], "") for part in form]
+    beside = Beside(midi, until_s, passage.start_s)
+    piano_roll(itself.path, folder / own_png(entry), (), (), f"The song: {stem}", lines, parts, beside)
+
+
+def own_png(entry: Entry) -> str:
+    return f"{entry.name}_own.png"
+
+
+def facts(one: Cut, passage: Passage, told: dict[str, Any]) -> str:
+    """Key, bars, form and figures of form in a line; `told` is what `describe` tells of the song."""
+    figures = form_study.figures(one, {"new": writers.so_far(passage), "own": joined(one.before, one.truth)})
+    first, count = passage.line.before, passage.line.new
+    form = f"form of the song {_code(letters([part['section'] for part in told['form']]))}"
+    if plan := passage.form:
+        form += f", of the new music {_code(plan.form)} after {_code(plan.song_form)}"
+    shown = [f"{name} {figures['new'][key]:.2f} / {figures['own'][key]:.2f}" for key, name in FIGURES.items()]
+    return (
+        f"{told['key'] or 'No key'}; bars 1 to {first} given, {first + 1} to {first + count} new "
+        f"({clock(passage.start_s)} to {clock(passage.end_s)}); {form}; {', '.join(shown)}."
+    )
 
 
 def excerpt(renderer: Renderer, midi: Path, ogg: Path, seam_s: float) -> tuple[float, float]:
@@ -92,7 +158,7 @@ def excerpt(renderer: Renderer, midi: Path, ogg: Path, seam_s: float) -> tuple[f
 
 
 def make(entries: list[Entry], folder: Path, audio: int) -> list[Entry]:
-    """Writes each song's picture, and of the first `audio` the sound, into `folder`; the entries know of it then."""
+    """Writes each song's pictures, and of the first `audio` the sound, into `folder`; the entries know of it then."""
     renderer = Renderer(config=QUALITY) if audio else None  # what is missing shows before any work
     made: list[Entry] = []
     total_s = sum(entry.passage.end_s - entry.passage.start_s for entry in entries)
@@ -100,17 +166,19 @@ def make(entries: list[Entry], folder: Path, audio: int) -> list[Entry]:
         tempfile.TemporaryDirectory() as scratch,
         tqdm(total=round(total_s), unit="s", leave=False, mininterval=5) as bar,
     ):
-        midi = Path(scratch) / "song.mid"
+        midi, own = Path(scratch) / "song.mid", Path(scratch) / "own.mid"
         for entry in entries:
             passage, heard = entry.passage, None
             bar.set_description(entry.name)
             for chunk in passage.chunks():
                 bar.update(round(chunk.end_s) - round(chunk.start_s))
             passage.save(midi)
-            picture(passage, midi, folder / f"{entry.name}.png")
+            itself = score.read(save_prompt(entry.one.song, entry.one.last_bar, own))
+            told = describe(itself)
+            pictures(entry, midi, itself, told["form"], folder)
             if renderer and len(made) < audio:
                 heard = excerpt(renderer, midi, folder / f"{entry.name}.ogg", passage.start_s)
-            made.append(replace(entry, heard_s=heard))
+            made.append(replace(entry, heard_s=heard, facts=facts(entry.one, passage, told)))
     if renderer:
         renderer.close()
     return made
@@ -131,22 +199,25 @@ def page(rule: str, model_name: str, model: Model, entries: list[Entry], refused
         TITLE,
         rule,
         "\n".join(facts),
-        "In the pictures the song stands on white and what midiex wrote on tinted paper; the dark line between them is "
-        "the seam. Every track has its colour.",
+        "Of each song there are two pictures of the same span, with the same colours: above what midiex made of its "
+        "beginning, new music on tinted paper; below the song itself. The dark line is the seam in both. Letters name "
+        "sections; each picture has its own, since midiex could not know what comes after the seam. Figures of form "
+        "(`midiex/evaluation/form.py`) are those of the new music and, after the stroke, of the song itself in the "
+        "same seconds: how much the number of notes varies, how unlike its least alike parts are, and which share of "
+        "its blocks of four bars stood at least by half somewhere before.",
     ]
     for number, entry in enumerate(entries, 1):
-        blocks += [f"## {number}. {entry.source}, {_code(entry.passage.song.path.name)}", _told(entry)]
-        blocks.append(f"![Piano roll of song {number} and its continuation]({entry.name}.png)")
+        blocks += [f"## {number}. {entry.one.source}, {_code(entry.one.song.path.name)}", _told(entry)]
+        blocks.append(
+            f"![Piano roll of song {number} and its continuation]({entry.name}.png)\n"
+            f"![Piano roll of song {number} as it is]({own_png(entry)})"
+        )
     return "\n\n".join(blocks) + "\n"
 
 
 def _told(entry: Entry) -> str:
     """What was done with one song, in a line or two."""
-    passage = entry.passage
-    text = (
-        f"The original lasts {passage.song.length_s:.1f} s; the new music begins at {passage.start_s:.1f} s "
-        f"({passage.why_here}) and ends at {passage.end_s:.1f} s; seed {passage.seed}."
-    )
+    passage, text = entry.passage, entry.facts
     if entry.heard_s is None:
         return text
     first_s, last_s = entry.heard_s
@@ -160,12 +231,13 @@ def _told(entry: Entry) -> str:
 
 def told_rule(args: argparse.Namespace) -> str:
     """How the songs were chosen."""
-    held_out = "songs of the test split, which no training saw," if args.splits else "songs"
+    held_out = " of the test split, which no training saw, one of each group of its table," if args.splits else ""
     return (
-        f"Nothing here is picked: the first {args.songs} {held_out} that last 15 to {args.seconds * 2 / 3:g} s, each "
-        f"continued once to {args.seconds:g} s with seed {args.seed} and the model's own settings. The sources come in "
-        "turn by name, passed by when they have no such song left, and the files of each in the order of their names' "
-        f"CRC-32. Sources: {', '.join(folder.name for folder in args.folders)}."
+        f"Nothing here is picked: the first {args.songs} songs{held_out} that last {LONG_S:g} s or more, each cut at "
+        f"the bar line nearest {args.prompt_s:g} s and continued once, from a file of what is before it alone, to "
+        f"{args.seconds:g} s or where the song ends, up to a bar longer, with seed {args.seed} and the model's own "
+        "settings. The sources come in turn by name, passed by when they have no such song left, and the files of each "
+        f"in the order of their names' CRC-32. Sources: {', '.join(folder.name for folder in args.folders)}."
     )
 
 
@@ -190,7 +262,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--model")
     parser.add_argument("--out", type=Path, default=GALLERY)
     parser.add_argument("--songs", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--prompt-s", type=float, default=FORM_PROMPTS_S[0])
+    parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--audio", type=int, default=3, help="of so many songs, the first, there is audio")
     args = parser.parse_args(given)
@@ -199,10 +272,13 @@ def main(given: list[str] | None = None) -> None:
     if old.exists() and not old.read_bytes().startswith(TITLE.encode()):
         parser.error(f"{old} is not a gallery's page; give --out a folder of its own")
     model = load(args.model)
-    songs = songs_of(args.folders, args.splits, args.songs, args.seconds * 2 / 3)
-    entries, refused = started(songs, args.seconds, args.seed, model)
+    try:
+        songs = chosen(args.folders, args.splits, args.songs, args.prompt_s, args.seconds)
+    except BadInput as error:
+        parser.error(str(error))
+    entries, refused = started(songs, args.seed, model)
     if not entries:
-        parser.error(f"no song of 15 to {args.seconds * 2 / 3:g} s in these folders can be continued")
+        parser.error(f"no song of {LONG_S:g} s or more in these folders can be continued")
     model_name = Path(args.model).resolve().name if args.model else "small"
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.resolve().parent, prefix=".gallery") as folder:
@@ -210,7 +286,7 @@ def main(given: list[str] | None = None) -> None:
         text = page(told_rule(args), model_name, model, made, refused)
         (Path(folder) / PAGE).write_text(text, encoding="utf-8")
         publish(Path(folder), args.out)
-    print(f"{old}: {len(made)} songs of {len({entry.source for entry in made})} sources")
+    print(f"{old}: {len(made)} songs of {len({entry.one.source for entry in made})} sources")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,15 @@ _DRUMS = {
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What a picture is to have in common with that of another file, so that the two can be held side by side."""
+
+    midi_path: str | Path  # the other file: a track has the same colour in both pictures, pitch the same range
+    until_s: float = 0.0  # where the picture ends at the earliest
+    seam_s: float | None = None  # a moment that gets the dark line of a border of new music
+
+
+@dataclass(frozen=True)
 class _Notes:
     """Columns of equal length (N,): what is drawn of each note."""
 
@@ -63,6 +72,7 @@ class _Notes:
     drum: npt.NDArray[np.bool_]
     line: npt.NDArray[np.int64]  # index into `names`
     names: tuple[str, ...]  # of the tracks, most notes first
+    lines: tuple[tuple[tuple[int, int], str], ...]  # (track, channel) of each, and its name before they were numbered
 
 
 def piano_roll(
@@ -73,14 +83,15 @@ def piano_roll(
     title: str = "",
     bar_times_s: Sequence[float] = (),
     sections: Sequence[Section] = (),
+    beside: Beside | None = None,
 ) -> None:
     """Draws a MIDI file as a piano roll of 1760 x 660 pixels, with a lane for the drums beneath.
 
     Every track has its colour. `new_s` are the spans (start, end) of new music: they lie on tinted paper under a dark
     strip that says "new", the rest on white under a pale strip that says "original". `chunk_borders_s` become faint
     lines, `bar_times_s` (the start of every bar, from the first; by default the file's own) bar numbers along the top.
-    `sections` (start, end, letter, kind) become a strip of their own above. Louder notes are stronger. The picture
-    appears only when complete.
+    `sections` (start, end, letter, kind) become a strip of their own above. Louder notes are stronger. `beside` names a
+    file whose picture this one is to be compared with. The picture appears only when complete.
 
     Raises BadInput for a MIDI file without readable notes, spans that end before they start, a name that does not end
     in .png or a folder that cannot be written to.
@@ -90,12 +101,19 @@ def piano_roll(
     notes = _notes(song)
     spans = clean_spans(new_s)
     length_s = max([1.0, *notes.end_s, *(end for _, end in spans), *chunk_borders_s])
+    pitches = notes.pitch[~notes.drum]
+    if beside:
+        other = _notes(score.read(beside.midi_path))
+        pitches = np.append(pitches, other.pitch[~other.drum])
+        notes, length_s = _as_beside(other, notes), max(length_s, beside.until_s)
     bars_s = np.asarray(bar_times_s if len(bar_times_s) else song.grid.seconds, np.float64)
     figure = paper(title)
-    strip, lanes = _lanes(figure, notes, length_s, bool(spans), bool(sections))
+    strip, lanes = _lanes(figure, pitches, bool(notes.drum.any()), length_s, bool(spans), bool(sections))
     draw_strip(strip, spans, length_s)
     for lane in lanes:
         draw_tint(lane, spans)
+        if beside and beside.seam_s is not None:
+            _draw_border(lane, beside.seam_s)
         for border_s in chunk_borders_s:
             lane.axvline(border_s, color="#b4bac4", linewidth=0.7, linestyle=(0, (2, 3)), zorder=1)
     topmost = strip
@@ -167,7 +185,11 @@ def draw_tint(axes: Axes, spans: Sequence[Span]) -> None:
     for start, end in spans:
         axes.axvspan(start, end, facecolor=TINT, linewidth=0, zorder=0)
         for border in (start, end):
-            axes.axvline(border, color=INK, linewidth=1.2, zorder=6)
+            _draw_border(axes, border)
+
+
+def _draw_border(axes: Axes, at: float) -> None:
+    axes.axvline(at, color=INK, linewidth=1.2, zorder=6)
 
 
 def add_strip(figure: Figure, left: float, bottom: float, width: float, shown: bool = True) -> Axes:
@@ -290,13 +312,24 @@ def _notes(song: score.Song) -> _Notes:
         drum = np.full(len(start_s), voice.is_drum)
         rows = np.column_stack([start_s, end_s, notes["pitch"], notes["velocity"], drum])
         columns.setdefault(key, []).append(rows)
-    lines = sorted(
-        ((names[key], np.concatenate(rows)) for key, rows in columns.items()), key=lambda pair: -len(pair[1])
-    )
+    lines = sorted(((key, np.concatenate(rows)) for key, rows in columns.items()), key=lambda pair: -len(pair[1]))
     start_s, end_s, pitch, velocity, drum = np.concatenate([rows for _, rows in lines]).T
     index = np.repeat(np.arange(len(lines)), [len(rows) for _, rows in lines])
     whole = (pitch.astype(np.int64), velocity.astype(np.int64), drum.astype(np.bool_), index)
-    return _Notes(start_s, end_s, *whole, _numbered([name for name, _ in lines]))
+    named = tuple((key, names[key]) for key, _ in lines)
+    return _Notes(start_s, end_s, *whole, _numbered([name for _, name in named]), named)
+
+
+def _as_beside(other: _Notes, notes: _Notes) -> _Notes:
+    """The notes with all tracks of both files, those with most notes in both first: the same order for either file."""
+    count: Counter[tuple[int, int]] = Counter()
+    for one in (other, notes):
+        count.update({key: int(n) for (key, _), n in zip(one.lines, np.bincount(one.line), strict=True)})
+    names = dict(other.lines) | dict(notes.lines)
+    lines = tuple((key, names[key]) for key in sorted(count, key=lambda key: (-count[key], key)))
+    place = {key: number for number, (key, _) in enumerate(lines)}
+    line = np.array([place[key] for key, _ in notes.lines])[notes.line]
+    return replace(notes, line=line, names=_numbered([name for _, name in lines]), lines=lines)
 
 
 def _name(voice: score.Voice, alone: bool) -> str:
@@ -318,10 +351,14 @@ def _numbered(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _lanes(
-    figure: Figure, notes: _Notes, length_s: float, with_strip: bool, with_sections: bool
+    figure: Figure,
+    pitches: npt.NDArray[np.int64],
+    drums: bool,
+    length_s: float,
+    with_strip: bool,
+    with_sections: bool,
 ) -> tuple[Axes, list[Axes]]:
     """The strip, the pitched lane and, when the song has drums, a lane for them; with axes, grid and labels."""
-    drums, pitches = bool(notes.drum.any()), notes.pitch[~notes.drum]
     bottom, top = 0.255 if drums else 0.075, 0.862 if with_strip else 0.885
     top -= form_strip.HEIGHT + 0.004 if with_sections else 0
     strip = add_strip(figure, LEFT, top, RIGHT - LEFT, with_strip)

@@ -54,13 +54,13 @@ class Cut:
         return form.is_band(self.music)
 
 
-def cut(source: str, song: Song, prompt_s: float) -> Cut | None:
-    """The song cut after about `prompt_s`; None where it is too short, in seconds or in blocks of bars, or has too few
-    notes on either side."""
+def cut(source: str, song: Song, prompt_s: float, most_s: float = MOST_S) -> Cut | None:
+    """The song cut after about `prompt_s`, to be gone on with up to `most_s` or its end; None where it is too short, in
+    seconds or in blocks of bars, or has too few notes on either side."""
     music = whole(song)
     if music.seconds < LONG_S:
         return None
-    seam_bar, end_s = music.bar_at(prompt_s), min(MOST_S, music.seconds)
+    seam_bar, end_s = music.bar_at(prompt_s), min(most_s, music.seconds)
     last_bar = form.bars_within(music, 0.0, end_s)[1]
     notes = [np.count_nonzero(music.rows[:, BAR] < bar) for bar in (seam_bar, last_bar)]
     blocks = (last_bar - seam_bar) // form.BLOCK_BARS
