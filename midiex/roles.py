@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tokens import BAR, DRUM_PROGRAM, INSTANCE, MAX_INSTANCES, PITCH, POSITION, PROGRAM
+from .tokens import BAR, DRUM_PROGRAM, FIELD_SIZES, INSTANCE, MAX_INSTANCES, PITCH, POSITION, PROGRAM
 
 ROLES = ("drums", "bass", "chords", "lead")  # names, in the order of their numbers
 DRUMS, BASS, CHORDS, LEAD = range(len(ROLES))
