@@ -46,11 +46,13 @@ def as_asked(
 
 
 def fewer_where_it_stands(config: GenerateConfig, fit: Fit, notes: int) -> GenerateConfig:
-    """The more of a planned phrase stands, the less there is to choose between; `notes` of it do."""
+    """The more of a planned phrase stands, or is to be like its source, the less there is to choose between; `notes` of
+    it do."""
     if fit.asked is None or not len(fit.asked.source):
         return config
     stands = min(1.0, notes / len(fit.asked.source))
-    return replace(config, candidates=max(1, round(config.candidates * (1 - _FEWER * stands))))
+    given = stands + (1 - stands) * (fit.asked.likeness or 0.0)
+    return replace(config, candidates=max(1, round(config.candidates * (1 - _FEWER * given))))
 
 
 def best(

@@ -245,6 +245,10 @@ class State:
         self.one_instance = self.voices_of.argmax(1) if self.voices_of.sum(1).max() <= 1 else None  # (129,)
         micros = self.grooves[np.unique(_IS_DRUM[playing])].sum(2)
         self.one_micro = self.grooves.argmax(2) if np.all(micros <= 1) else None  # (2, 12)
+        self._begin(candidates, runs or Runs())
+
+    def _begin(self, candidates: int, runs: Runs) -> None:
+        """All candidates stand before the first onset."""
         self.each = np.arange(candidates)
         self.bar = np.full(candidates, -1)
         self.position = np.full(candidates, -1)
@@ -255,7 +259,6 @@ class State:
         self.next_bar = np.zeros(candidates, np.int64)
         self.next_position = np.zeros(candidates, np.int64)
         self.same_onset = np.zeros(candidates, bool)
-        runs = runs or Runs()
         self.run_pitch = np.repeat(runs.pitch[None], candidates, 0)  # (K, 129, 64) last pitch struck
         self.run = np.repeat(runs.times[None], candidates, 0)  # and how often in a row
         # May another note of the last voice, of its program, or any at all still be added at the current onset?

@@ -16,9 +16,10 @@ from typing import Any
 import mido
 import numpy as np
 
-from . import __version__, pedal, ranking, score, smf, timeline, tokens
+from . import __version__, candidates, pedal, ranking, score, smf, timeline, tokens
 from .aligned import likeness
 from .callable_module import make_callable
+from .candidates import Chosen
 from .checkpoint import fingerprint, load_model
 from .chunks import thin
 from .config import Config, GenerateConfig
@@ -37,13 +38,12 @@ from .report import report_on
 from .splice import Joint, splice
 from .stand_in import own_chunk
 from .stepper import Memory
-from .tokens import BAR, VELOCITY_STEP
+from .tokens import BAR
 
 __all__ = ["ENDING", "LOOP", "MAX_SECONDS", "OPEN", "SONG", "Model", "NewChunk", "Passage", "extend", "load", "start"]
 
 RETURNS = 1_000  # names a chunk's random numbers for what comes back, apart from those of its attempts
 LOOP_BARS = 16  # of a loop's beginning that its end is shown
-RETRY_TEMPERATURE = {"silent": 1.1, "hole": 1.05, "stuck": 1.15, "looping": 1.2}  # hotter each time a fault shows
 
 
 @dataclass(frozen=True)
@@ -142,15 +142,14 @@ class Passage:
                 rng = np.random.default_rng((self.seed, index, RETURNS))
                 back = planner.returning(self.generate.returns, rng)
                 back = None if back is not None and fit.faults(back[0]) else back
-            rows: np.ndarray | None
             came_back, fallback = None, False
             if back is not None:
                 rows, attempts, terms, came_back = back[0], 1, fit.terms(back[0]), back[1]
             else:
                 task, remembered = planner.task()
-                rows, attempts, terms = self._best(task, remembered, index, fit)
-                fallback = rows is None
-                rows = self._own_chunk(planner, task, asked) if rows is None else rows
+                chosen = self._best(task, remembered, index, fit)
+                attempts, terms, fallback = chosen.attempts, chosen.terms, chosen.rows is None
+                rows = self._own_chunk(planner, task, asked) if chosen.rows is None else chosen.rows
             rows, transition = self._with_transition(planner, asked, rows, fit)
             planner.remember(rows, size, came_back)
             chunk = NewChunk(
@@ -227,55 +226,17 @@ class Passage:
         return (rows, "") if faults else (changed, name)
 
     def _fit_as_asked(self, fit: ranking.Fit, asked: Ready, planner: Planner) -> ranking.Fit:
-        """Judges by what the plan asks instead of the song's mean."""
-        phrase = asked.phrase
-        loudness = (phrase.loudness - VELOCITY_STEP / 2) / VELOCITY_STEP
-        wanted = ranking.Asked(
-            phrase.density, loudness, phrase.register, asked.voices, asked.source, phrase.likeness,
-            planner.begins_section(phrase),
-        )  # fmt: skip
-        style = wanted.style(
-            self._song_chunks(planner), int(np.median(planner.bars.positions)), fit.bars, fit.seconds, fit.style
-        )
-        return replace(fit, style=style, asked=wanted)
+        begins, bar_positions = planner.begins_section(asked.phrase), int(np.median(planner.bars.positions))
+        return candidates.as_asked(fit, asked, begins, self._song_chunks(planner), bar_positions)
 
-    def _best(
-        self, task: Task, memory: Memory, index: int, fit: ranking.Fit
-    ) -> tuple[np.ndarray | None, int, dict[str, float]]:
-        """Rows (None: nothing usable), attempts and ranking terms of the best candidate; a round in which all are
-        faulty is followed by a hotter one."""
-        config = self.generate
-        if fit.asked is not None and len(fit.asked.source):  # the more stands, the less there is to choose between
-            stands = min(1.0, len(task.fixed) / len(fit.asked.source))
-            config = replace(config, candidates=max(1, round(config.candidates * (1 - 2 / 3 * stands))))
-        poor: list[tuple[int, float, Candidate, dict[str, float]]] = []
-        for attempt in range(config.max_attempts):
-            rng = np.random.default_rng((self.seed, index, attempt))
-            good: list[tuple[float, Candidate, dict[str, float]]] = []
-            seen: list[str] = []
-            for candidate in write_chunk(self.model.network, memory, task, config, rng):
-                new = self._new_rows(candidate.rows)
-                found = fit.faults(new)
-                if "silent" in found and len(new) == 0:
-                    seen += found
-                    continue
-                terms = fit.terms(new)
-                if found or not candidate.finished:
-                    seen += found
-                    if "silent" not in found:
-                        poor.append((len(found), ranking.score(terms), candidate, terms))
-                else:
-                    good.append((ranking.score(terms), candidate, terms))
-            if good:
-                _, candidate, terms = min(good, key=lambda g: g[0])
-                return candidate.rows, attempt + 1, terms
-            redraws = min(1, config.redraws) if "silent" in seen else config.redraws  # too little was written
-            hotter = max([RETRY_TEMPERATURE[name] for name in seen], default=1.1)
-            config = replace(config, temperature=config.temperature * hotter, redraws=redraws)
-        if poor:
-            _, _, candidate, terms = min(poor, key=lambda p: p[:2])
-            return candidate.rows, self.generate.max_attempts, terms
-        return None, self.generate.max_attempts, {}
+    def _best(self, task: Task, memory: Memory, index: int, fit: ranking.Fit) -> Chosen:
+        """What is chosen of all that is written for one chunk."""
+
+        def write(config: GenerateConfig, rng: np.random.Generator) -> Sequence[Candidate]:
+            return write_chunk(self.model.network, memory, task, config, rng)
+
+        config = candidates.fewer_where_it_stands(self.generate, fit, len(task.fixed))
+        return candidates.best(write, config, fit, self._new_rows, (self.seed, index))
 
     def _own_chunk(self, planner: Planner, task: Task, asked: Ready | None = None) -> np.ndarray:
         """What stands where nothing usable was written."""

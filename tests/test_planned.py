@@ -298,7 +298,7 @@ def chunk_after_chunk(passage: Passage) -> None:
         if back is not None and not fit.faults(back[0]):
             rows, came_back = back
         else:
-            found, _, _ = passage._best(task, memory, index, fit)
+            found = passage._best(task, memory, index, fit).rows
             rows = passage._own_chunk(planner, task) if found is None else found
         planner.remember(rows, size, came_back)
         end_s = min(float(passage.line.grid.seconds[first + size]), passage.end_s)

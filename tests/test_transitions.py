@@ -12,16 +12,19 @@ from songs import note, rows_of, save_talkative, tempo, write_midi
 
 import midiex
 from midiex import score, tokens
+from midiex.aligned import likeness
 from midiex.extend import Model, Passage
 from midiex.form_plan import NEW, NEW_LEAD, SAME, FormPlan, PlannedPhrase, SongPhrase
-from midiex.phrase_task import Voice, likeness, of_voices
+from midiex.roles import BASS as BASS_ROLE
+from midiex.roles import DRUMS as DRUMS_ROLE
+from midiex.roles import LEAD, Voice, of_voices
 from midiex.tokens import BAR, DRUM_PITCH_OFFSET, DRUM_PROGRAM, PITCH, POSITION, PROGRAM, VELOCITY, moved
 from midiex.transitions import Gestures
 
 BARS = 20
 DRUMS, BASS, FLUTE = (DRUM_PROGRAM, 0), (33, 0), (73, 0)
 BAND = {DRUMS, BASS, FLUTE}
-ROLES = {DRUMS: "drums", BASS: "bass", FLUTE: "lead"}
+ROLES = {DRUMS: DRUMS_ROLE, BASS: BASS_ROLE, FLUTE: LEAD}
 KICK, SNARE, HAT, CRASH, TOM = 36, 38, 42, 49, 45
 FOUR, TWO, ONE = np.full(4, 48), np.full(2, 48), np.full(1, 48)
 SONG = tuple(SongPhrase(bar, 4, section) for bar, section in zip(range(0, BARS, 4), "AABBA", strict=True))
