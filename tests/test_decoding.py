@@ -3,7 +3,7 @@ and what stands already stays where it is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,6 +28,7 @@ from midiex.planner import Plan, Planner
 from midiex.recalled import Recalled
 from midiex.roles import BASS, DRUMS, LEAD
 from midiex.sampling import pick
+from midiex.steering import Asked
 from midiex.stepper import Memory
 from midiex.tokens import (
     BAR,
@@ -39,6 +40,7 @@ from midiex.tokens import (
     PITCH,
     POSITION,
     PROGRAM,
+    VELOCITY,
     moved,
     row_key,
     sort_rows,
@@ -647,3 +649,25 @@ def test_pick_never_takes_a_dropped_class_by_rounding(value: float) -> None:
     mask[:, 20] = True
     picked = pick(np.exp(logits), mask, replace(PLAIN, min_p=0.05, top_p=0.9), _Always(value))  # type: ignore[arg-type]
     assert mask[np.arange(len(mask)), picked].all()
+
+
+@pytest.mark.parametrize(
+    ("less", "more", "figure"),
+    [
+        (Asked(notes=20), Asked(notes=400), len),
+        (Asked(velocity=4), Asked(velocity=28), lambda rows: rows[:, VELOCITY].mean()),
+        (Asked(pitch=40), Asked(pitch=90), lambda rows: rows[rows[:, PROGRAM] != DRUM_PROGRAM, PITCH].mean()),
+    ],
+    ids=["density", "loudness", "register"],
+)
+def test_what_is_asked_moves_what_is_written(planned: Planned, less: Asked, more: Asked, figure: Callable) -> None:
+    model, task, memory = planned
+    few, many = (
+        np.mean([
+            figure(one.rows)
+            for seed in range(3)
+            for one in write_chunk(model, memory, replace(task, asked=asked), PLAIN, np.random.default_rng(seed), 60)
+        ])
+        for asked in (less, more)
+    )  # fmt: skip
+    assert few < many
