@@ -123,7 +123,8 @@ def piano_roll(
         topmost = figure.add_axes((LEFT, bottom, RIGHT - LEFT, form_strip.HEIGHT))
         form_strip.draw_sections(topmost, sections, length_s, (RIGHT - LEFT) * SIZE_PX[0])
         topmost.tick_params(labelsize=7.5, length=0, labelcolor=GREY)
-        form_strip.draw_key(figure, RIGHT)
+        if any(kind for *_, kind in sections):  # of a song's own sections nothing is told but their letters
+            form_strip.draw_key(figure, RIGHT)
     number_bars(topmost, bars_s, length_s)
     colours, legend = _colours(notes, spans)
     pixel_s = length_s / SIZE_PX[0]

@@ -165,6 +165,39 @@ def test_louder_notes_are_stronger(tmp_path: Path) -> None:
         assert (plots._colours(soft, spans)[0][:, 3] < plots._colours(notes, spans)[0][:, 3]).all()
 
 
+def test_pictures_beside_one_another_have_the_same_colours_range_and_end(tmp_path: Path) -> None:
+    alone = write_song(tmp_path / "a.mid", names=("Lead", "Bass"), drums=False, beats=8)
+    other = mido.MidiFile(write_song(tmp_path / "b.mid", names=("Lead", "Bass", "High"), drums=False, beats=32))
+    other.tracks[0][1:] = [m for m in other.tracks[0][1:] if m.type == "end_of_track"]  # only the bass and a third play
+    for message in other.tracks[2]:
+        if message.type in ("note_on", "note_off"):
+            message.note = 110
+    other.save(tmp_path / "b.mid")
+    first, second = plots._notes(score.read(alone)), plots._notes(score.read(tmp_path / "b.mid"))
+    assert first.names == ("Lead", "Bass") and second.names == ("Bass", "High")
+    both = plots._as_beside(second, first), plots._as_beside(first, second)
+    assert both[0].names == both[1].names == ("Bass", "High", "Lead")
+    for drawn, before in zip(both, (first, second), strict=True):
+        assert [drawn.names[line] for line in drawn.line] == [before.names[line] for line in before.line]
+    piano_roll(alone, tmp_path / "a.png", beside=plots.Beside(tmp_path / "b.mid", 16.0, 2.0))
+    picture = imread(tmp_path / "a.png")
+    assert share(picture, plots.TRACKS[0]) and share(picture, plots.TRACKS[2])  # the bass first, the lead third
+    assert not share(picture[60:], plots.TRACKS[1])  # but in the legend
+    assert not share(picture, plots.TRACKS[2], slice(1000, None))  # of 16 s only four have notes
+    left, right = (round(edge * plots.SIZE_PX[0]) for edge in (plots.LEFT, plots.RIGHT))
+    seam = left + round((right - left) * 2 / 16)
+    column = picture[200:600, :, :3].mean(axis=(0, 2))  # of which two have the line
+    assert column[seam - 2 : seam + 3].min() < 0.4 and column[seam + 20 : right - 5].min() > 0.9
+
+
+def test_the_key_to_what_comes_back_stands_only_where_something_could(tmp_path: Path) -> None:
+    song = write_song(tmp_path / "a.mid", beats=32)
+    for name, kind in (("own.png", ""), ("planned.png", "new")):
+        piano_roll(song, tmp_path / name, sections=[(0.0, 8.0, "A", ""), (8.0, 16.0, "B", kind)])
+    own, planned = (imread(tmp_path / name)[-22:-2, 900:, :3] for name in ("own.png", "planned.png"))
+    assert (own == 1).all() and (planned < 0.8).any()
+
+
 def test_odd_names_and_many_instruments_are_drawn(tmp_path: Path) -> None:
     names = ("$5 and $x^{", "_hidden", "", "n\u00f6t\u00e9", "x" * 200, *(f"Voice {n}" for n in range(30)))
     song = write_song(tmp_path / "a.mid", names=[name.encode().decode("latin1") for name in names], beats=2)
