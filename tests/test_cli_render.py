@@ -101,6 +101,7 @@ def test_a_folder_is_rendered_beside_its_songs_where_nothing_else_is_said(tmp_pa
     assert files_under(tmp_path) == ["midiex-manifest.jsonl", "sub/a.mid", "sub/a.ogg"]
 
 
+@needs_fluidsynth
 def test_folders_that_cannot_be_rendered(tmp_path: Path) -> None:
     song(tmp_path / "in" / "a.mid")
     (tmp_path / "empty").mkdir()

@@ -23,6 +23,7 @@ from songs import talkative_model
 from midiex import edit, score
 from midiex import extend as extending
 from midiex.extend import Model, Passage
+from midiex.outline import outline
 
 SMPTE_25_40, SMPTE_24_4 = -25 * 256 + 40, -24 * 256 + 4
 DIVISIONS = {24: 24, 96: 96, 480: 480, 960: 960, 30000: 30000, SMPTE_25_40: 500, SMPTE_24_4: 48}  # -> ticks a beat
@@ -394,15 +395,16 @@ def extend_one(file: File, data: st.DataObject, folder: Path) -> None:
     begin = data.draw(st.sampled_from(["auto", "end"]) | st.integers(2, len(song.grid) + 1).map("bar:{}".format))
     keep_ending = data.draw(st.booleans())
     loop = not keep_ending and data.draw(st.booleans())
-    options: dict[str, Any] = {"begin": begin, "keep_ending": keep_ending, "loop": loop, "model": tiny_model()}
-    line = extending.start(path, song.length_s + 300, **options).line  # tells how long new bars will be
+    options: dict[str, Any] = {"begin": begin, "keep_ending": keep_ending, "loop": loop}
+    line = outline(path, song.length_s + 300, **options).joint.line  # tells how long new bars will be
     seconds = float(line.grid.seconds[line.before + data.draw(st.integers(1, 2))])
     seconds += min(0.004, 0.005 * (seconds - line.start_s))  # --exact changes the new bars' tempo by 1 % at most
     follows = line.after is not None
     if follows:
         seconds += max(0.0, song.length_s - line.start_s)
     exact = data.draw(st.booleans()) and not (follows and file.division < 0)
-    passage = extending.start(path, seconds, exact=exact, seed=data.draw(st.integers(0, 9)), **options)
+    seed = data.draw(st.integers(0, 9))
+    passage = extending.start(path, seconds, exact=exact, seed=seed, model=tiny_model(), **options)
     new, start, end = written(passage, folder), passage.line.start_tick, passage.line.end_tick
     check_before(old, new, start)
     assert score.events_before(score.read(folder / "new.mid").midi, start) == score.events_before(song.midi, start)
