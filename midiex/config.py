@@ -116,7 +116,7 @@ class GenerateConfig:
     max_attempts: int = 3  # rounds of candidates before the best poor one is taken
     habits: float = 1.0  # how much more the song's own habits weigh than they were trained to, in nats; 0: no more
     progression: float = 0.8  # how much the song's chord progression, if it has one, guides new pitches; 0: not at all
-    aligned: float = 0.0  # how much more an aligned source weighs than it was trained to, in nats
+    aligned: float = 0.7  # how much more an aligned source weighs than it was trained to, in nats
     steering: float = 1.0  # how much chunks are steered towards how dense, loud and high they are to be; 0: not at all
     returns: float = 1.0  # how readily earlier music comes back, beside songs of the same habits; 0: never
     engine: str = "auto"  # what runs the decoder: torch, onnx (eight bits), or onnx where it is installed
