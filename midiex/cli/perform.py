@@ -19,7 +19,7 @@ from .shared import MusicBar, check_suffix, check_targets, file_argument
 
 if TYPE_CHECKING:
     from ..extend import Passage
-    from ..play import Bar, Player, Sink
+    from ..play import Bar, Played, Player, Sink
 
 _SHARED = (
     "begin",
@@ -98,25 +98,10 @@ def play(
     if forever and (seconds is not None or out or wanted["keep_ending"] or wanted["open_end"]):
         raise BadInput("What goes on --forever has no length, no ending and no last byte; give --seconds instead.")
     check_targets(song, *(path for path in (out, save) if path))
-    check_suffix(save, (".mid", ".midi"))
-    if out:
-        from ..render import FORMATS, find_soundfont, fluidsynth_version
+    _check_kinds(out, save, soundfont)
+    from ..play import Player, Take, composing
 
-        check_suffix(out, (".mid", ".midi", *FORMATS))
-        if out.suffix.lower() in FORMATS:
-            fluidsynth_version(), find_soundfont(soundfont)  # better to know now than after composing
-    from ..play import Player, Silent, Take, composing, open_port
-
-    sink: Sink
-    if out:
-        sink = Silent()
-    elif port:
-        sink = open_port(port)
-    else:
-        from ..play.speakers import Speakers
-
-        sink = Speakers(soundfont, driver)
-    with contextlib.closing(sink):
+    with contextlib.closing(_sink(out, port, soundfont, driver)) as sink:
         first, following = _laps(song, seconds, forever, wanted)
         take = Take(first.song.midi)
         show = _Shown(
@@ -137,11 +122,37 @@ def play(
         "waits": played.waits, "waited_s": round(played.waited_s, 3), "seed": wanted["seed"],
         **{name: str(path) for name, path in (("out", out), ("save", save)) if path},
     }  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(report, indent=2))
-        return
-    kept = f"{', '.join(str(path) for path in (out, save) if path)}: " if out or save else ""
-    click.echo(f"{kept}{_clock(played.seconds)} of {song.name} and what went on from it, {played.bars} bars")
+    click.echo(json.dumps(report, indent=2) if as_json else _summary(song.name, played, out, save))
+
+
+def _summary(name: str, played: Played, *files: Path | None) -> str:
+    kept = ", ".join(str(path) for path in files if path)
+    said = f"{_clock(played.seconds)} of {name} and what went on from it, {played.bars} bars"
+    return f"{kept}: {said}" if kept else said
+
+
+def _check_kinds(out: Path | None, save: Path | None, soundfont: Path | None) -> None:
+    """Can such files be written?"""
+    check_suffix(save, (".mid", ".midi"))
+    if out:
+        from ..render import FORMATS, find_soundfont, fluidsynth_version
+
+        check_suffix(out, (".mid", ".midi", *FORMATS))
+        if out.suffix.lower() in FORMATS:
+            fluidsynth_version(), find_soundfont(soundfont)  # better to know now than after composing
+
+
+def _sink(out: Path | None, port: str | None, soundfont: Path | None, driver: str | None) -> Sink:
+    """Where the music goes; nothing is heard of what is for a file."""
+    from ..play import Silent, open_port
+
+    if out:
+        return Silent()
+    if port:
+        return open_port(port)
+    from ..play.speakers import Speakers
+
+    return Speakers(soundfont, driver)
 
 
 def _laps(

@@ -22,7 +22,7 @@ import numpy as np
 from ..checkpoint import fingerprint
 from ..dataset import load_split
 from ..errors import BadInput
-from ..extend import load
+from ..extend import Model, load
 from ..smf import MIDI_SUFFIXES
 from . import discriminator, distance, features, form, form_study, originality, work
 from .bootstrap import Values, by_source, pooled
@@ -77,43 +77,17 @@ def evaluate(
     if seed < 0:
         raise BadInput(f"The seed {seed} is below 0; give 0 or more.")
     discriminator.boosting()  # better to know now that all is there
-    loaded = load(model)
-    try:
-        replace(loaded.config.generate, **(generate or {}))
-    except TypeError:
-        raise BadInput(
-            f"Of the settings {', '.join(generate or {})} not all are a model's; see midiex/config.py."
-        ) from None
+    loaded = _loaded(model, generate or {})
     with TemporaryDirectory() as scratch:
-        index = None
-        counted = None
-        if shards is not None:
-            if progress:
-                progress("training the n-gram", 0, 1)
-            training = load_split(shards, "train")
-            if not training:
-                raise BadInput(f"{shards} holds no training shards; make some with `midiex prepare`.")
-            counted = Path(scratch) / "ngram.safetensors"
-            NGram.train(training, NGRAM_NOTES, seed).save(counted)
-            index = originality.build(training)
-            del training
+        counted = None if shards is None else Path(scratch) / "ngram.safetensors"
+        index = _learned(shards, counted, seed, progress) if shards is not None and counted else None
         args = (None if model is None else str(model), counted, generate or {})
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, context, work.begin, args) as pool:
             foreseen = _all(
                 pool.map(work.foresee, _windows(files, scope, seed)), "foreseeing real music", len(files), progress
             )
-            tried = [
-                Job(source, path, zlib.crc32(path.name.encode()) + seed, None)
-                for source, paths in files.items()
-                for path in paths[: TRIED * scope.songs]
-            ]
-            usable = _all(pool.map(work.is_usable, tried), "looking for songs", len(tried), progress)
-            wanted = _first_of_each([job for job, good in zip(tried, usable, strict=True) if good], scope.songs)
-            results = _all(pool.map(work.continue_song, wanted), "continuing songs", len(wanted), progress)
-            heard: list[Heard] = [result for result in results if result is not None]
-            if not heard:
-                raise BadInput(f"Of {len(tried)} songs none can be continued; give songs of 75 seconds and more.")
+            heard = _continued(pool, files, scope, seed, progress)
             long_jobs = [Job(h.source, h.path, h.seed, scope.long_s) for h in _in_turn(heard, scope.long_songs)]
             long = _all(pool.map(work.continue_song, long_jobs), "staying power", len(long_jobs), progress)
             forms = _forms(pool, files, scope, seed, progress)
@@ -137,6 +111,50 @@ def evaluate(
         "by_minute": _by_minute(judged_long),
         "discriminator": _discriminated(heard),
     }  # fmt: skip
+
+
+def _loaded(model: str | Path | None, generate: dict[str, Any]) -> Model:
+    loaded = load(model)
+    try:
+        replace(loaded.config.generate, **generate)
+    except TypeError:
+        raise BadInput(f"Of the settings {', '.join(generate)} not all are a model's; see midiex/config.py.") from None
+    return loaded
+
+
+def _learned(
+    shards: str | Path, counted: Path, seed: int, progress: Callable[[str, int, int], None] | None
+) -> originality.Index:
+    """The n-gram of training music is saved as `counted`; the index is what originality is judged by."""
+    if progress:
+        progress("training the n-gram", 0, 1)
+    training = load_split(shards, "train")
+    if not training:
+        raise BadInput(f"{shards} holds no training shards; make some with `midiex prepare`.")
+    NGram.train(training, NGRAM_NOTES, seed).save(counted)
+    return originality.build(training)
+
+
+def _continued(
+    pool: ProcessPoolExecutor,
+    files: dict[str, list[Path]],
+    scope: Scope,
+    seed: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> list[Heard]:
+    """Some songs of each source, with what the model and others make of them."""
+    tried = [
+        Job(source, path, zlib.crc32(path.name.encode()) + seed, None)
+        for source, paths in files.items()
+        for path in paths[: TRIED * scope.songs]
+    ]
+    usable = _all(pool.map(work.is_usable, tried), "looking for songs", len(tried), progress)
+    wanted = _first_of_each([job for job, good in zip(tried, usable, strict=True) if good], scope.songs)
+    results = _all(pool.map(work.continue_song, wanted), "continuing songs", len(wanted), progress)
+    heard: list[Heard] = [result for result in results if result is not None]
+    if not heard:
+        raise BadInput(f"Of {len(tried)} songs none can be continued; give songs of 75 seconds and more.")
+    return heard
 
 
 def songs_of(folders: Sequence[str | Path], splits: str | Path | None, split: str) -> dict[str, list[Path]]:
