@@ -526,7 +526,8 @@ def test_form_is_told_after_long_and_short_prompts_of_all_and_of_bands(result: d
                 assert set(told["by_source"]) == {"band"} and set(of_all[writer]["by_source"]) == {"band", "piano"}
                 assert told["pooled"]["mean"] == of_all[writer]["by_source"]["band"]
         returns = {w: t["pooled"]["mean"] for w, t in result["figures"][f"form_{prompt_s}_returns_5"].items()}
-        assert returns["loop"] == 1 and returns["real"] > returns["ours"]  # which is noise, and the song a figure
+        assert returns["loop"] == 1 and returns["real"] > returns["ngram"], returns  # the song is a figure
+        assert returns["real"] >= returns["ours"] > returns["ngram"], returns  # noise, planned
 
 
 def test_nats_a_note_are_those_of_the_windows(result: dict[str, Any], folder: Path) -> None:
