@@ -93,12 +93,15 @@ def splice(
     staying = _until(placed, [], line.end_tick)
     for track, added in enumerate(note_events(song, notes, line.start_tick, line.end_tick, events, staying)):
         additions[track] += added
+    goes_on = joint.loops or (joint.resume_tick is not None and not joint.clip)
     for lane, spans in (pedals or {}).items():
+        # what an earlier track hands back at the end must not be undone by a later one at the same tick
+        latest = line.end_tick - (goes_on and homes[lane] < lanes[lane])
         free = up_at[lane] + max(1, int(song.tempo.tpq / 24)) if lane in up_at else 0  # the song's pedal is up
-        for down, up in ((max(down, free), up) for down, up in spans if up > free):
+        for down, up in ((max(down, free), min(up, latest)) for down, up in spans if min(up, latest) > max(down, free)):
             additions[lanes[lane]].append((down, NEW, turn(SUSTAIN, lane[1], 127)))
             additions[lanes[lane]].append((up, RELEASE, turn(SUSTAIN, lane[1], 0)))
-    if joint.loops or (joint.resume_tick is not None and not joint.clip):
+    if goes_on:
         _hand_back(song, joint, events, placed, homes, additions)
     closing = {voice.track for voice in with_notes} if joint.resume_tick is None or joint.clip else set()
     return [_merged(placed[i], additions[i], line.end_tick if i in closing else 0) for i in range(len(midi.tracks))]

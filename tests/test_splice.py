@@ -474,6 +474,16 @@ def test_a_pedal_held_for_ever_goes_up_at_the_seam(tmp_path: Path, up: int | Non
     assert controls(out, 64) == [(BAR + 100, 127), (2 * BAR, 0)]
 
 
+def test_a_pedal_of_a_later_track_does_not_undo_what_is_handed_back(tmp_path: Path) -> None:
+    song = song_of(tmp_path, [control(0, 64, 113), *bars(4)], bars(4, 72))
+    joint = inserted(song, 2)
+    start, end = joint.line.start_tick, joint.line.end_tick
+    lane = score.lane_of(song.midi, 1, 0)
+    result = spliced(song, joint, new_notes((1, start, 480, 74)), {lane: [(start + 40, end)]})
+    told = [(tick, m.value) for tick, _, m in score.walk(result) if m.type == "control_change" and m.control == 64]
+    assert told[-1] == (end, 113) and (start + 40, 127) in told and (end - 1, 0) in told
+
+
 def test_pedals_around_a_hole(tmp_path: Path) -> None:
     song = song_of(tmp_path, [control(0, 64, 127), *bars(4)], [control(0, 64, 127, 1), *bars(4, 60, 1)])
     out = spliced(song, hole(song, 1, 2, 0), new_notes((0, BAR, 480, 62)))
