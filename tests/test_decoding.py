@@ -184,7 +184,7 @@ def remembered_with(
     inner = model.remember
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(model, "remember", lambda *rows: given.append(rows) or inner(*rows))
-        planner._memory(False)
+        planner._memory(False, None)
     parts, starts = [given[-1]], planner.bars.beat_starts
     with torch.inference_mode():
         for more in shown:
