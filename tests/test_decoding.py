@@ -47,7 +47,7 @@ from midiex.tokens import (
 )
 
 SONG_BARS = 40  # of two seconds: ten chunks of four bars
-PLAIN = GenerateConfig(temperature=1, top_p=1, min_p=0, candidates=4, habits=0, engine="torch")
+PLAIN = GenerateConfig(temperature=1, top_p=1, min_p=0, candidates=4, habits=0, aligned=0, engine="torch")
 DRAWS = 20_000
 Planned = tuple[ChunkTransformer, Task, Memory]
 

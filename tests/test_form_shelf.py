@@ -94,7 +94,8 @@ def test_forms_come_back_from_their_file_as_they_were(seeds: list[int]) -> None:
             ("register", 0.3),
             ("source", 0),
         ):
-            np.testing.assert_allclose(getattr(now, name), getattr(was, name).clip(-63, 127), atol=within)
+            most = 63.5 if name == "register" else 127  # kept in half semitones
+            np.testing.assert_allclose(getattr(now, name), getattr(was, name).clip(-63, most), atol=within)
 
 
 def test_a_long_form_is_kept_in_part(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 
 from midiex import collate, dataset, score, tokens, windows
 from midiex.checkpoint import save_model
-from midiex.conditions import VOICE_SLOTS, program_vector, voice_vector
+from midiex.conditions import program_vector, voice_vector
 from midiex.config import Config, GenerateConfig
 from midiex.constraints import Grammar
 from midiex.decoding import Task, write_chunk
@@ -94,8 +94,8 @@ def window_of(planner: Any, task: Task, rows: np.ndarray) -> Batch:
     chunks = [windows.make_chunk(song, first, size, bars.beat_starts, MANY_CHUNKS) for first, size in spans]
     told = [chunk.conditions for chunk in chunks[:-1]] + [task.conditions]
     programs = [program_vector(chunk.rows) for chunk in chunks[:-1]] + [task.programs]
-    voices = [voice_vector(chunk.rows) for chunk in chunks[:-1]] + [np.zeros(VOICE_SLOTS, np.float32)]
-    assert task.voices is None
+    voices = [voice_vector(chunk.rows) for chunk in chunks[:-1]] + [task.voices]
+    assert task.voices is not None and task.source is None
     batch = collate.collate([Window(chunks, 0, 0, 0)], planner.memory, 0.0, None)
     habits = steps_note_by_note(moved(rows, task.first_bar), Habits(task.recalled.habits), task.first_bar)
     for known_so_far, own in (

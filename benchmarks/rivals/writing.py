@@ -51,7 +51,9 @@ class RivalPlanner(Planner):
         self.past.read(self.batch_of(chunk))
         super()._keep(chunk, of_song)
 
-    def _memory(self, last: bool) -> LstmPast | RunningPast:
+    def _memory(
+        self, last: bool, standing: KnownChunk | None, source: KnownChunk | None = None
+    ) -> LstmPast | RunningPast:
         return self.past
 
     def batch_of(self, chunk: KnownChunk) -> Batch:
