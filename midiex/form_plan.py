@@ -83,7 +83,7 @@ class FormPlan:
             song = tuple(_phrase(SongPhrase, phrase) for phrase in data["song"])
             phrases = tuple(_phrase(PlannedPhrase, phrase) for phrase in data["phrases"])
             seed = int(data.get("seed", 0))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BadInput(f"This is no plan of midiex ({error}); start from one that `midiex.plan` made.") from None
         if len(phrases) > MOST_PHRASES:
             raise BadInput(f"A plan of {len(phrases)} phrases is too long; the limit is {MOST_PHRASES}.")
@@ -111,8 +111,11 @@ def _phrase(kind: type, data: Mapping[str, Any]) -> Any:
     values = dict(data)
     for key in ("first_bar", "source_bar"):
         if values.get(key) is not None:
-            values[key] = int(values[key]) - 1
-    if int(values["bars"]) < 1 or values["first_bar"] < 0:
+            values[key] = _whole(key, values[key]) - 1
+    values["bars"] = _whole("bars", values["bars"])
+    if not isinstance(values["section"], str):
+        raise ValueError(f"section is {values['section']!r}; it is a letter")
+    if values["bars"] < 1 or values["first_bar"] < 0:
         raise ValueError(f"bars {values['first_bar'] + 1} and {values['bars']} more are no phrase")
     if kind is PlannedPhrase:
         _check_planned(values)
@@ -131,8 +134,23 @@ def _check_planned(values: dict[str, Any]) -> None:
         raise ValueError(f"the phrase at bar {values['first_bar'] + 1} cannot go back to bar {source + 1}")
     if source is None and values["kind"] != NEW:
         raise ValueError(f"the phrase at bar {values['first_bar'] + 1} is to be {values['kind']!r}, but has no source")
-    values["voices"] = tuple(int(voice) for voice in values["voices"])
+    values["voices"] = tuple(_whole("voices", voice) for voice in values["voices"])
     for key in ("density", "loudness", "register"):
-        values[key] = float(values[key])
-        if not math.isfinite(values[key]) or values[key] < 0:
-            raise ValueError(f"{key} is {values[key]}; it is a number from 0 on")
+        values[key] = _number(key, values[key], math.inf)
+    if values.get("likeness") is not None:
+        values["likeness"] = _number("likeness", values["likeness"], 1.0)
+    of_role = dict(values.get("likeness_of", {}))
+    values["likeness_of"] = {role: _number(f"likeness_of {role}", of_role[role], 1.0) for role in of_role}
+
+
+def _whole(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError(f"{key} holds {str(value)[:40]!r}; it takes whole numbers")
+    return int(value)
+
+
+def _number(key: str, value: Any, most: float) -> float:
+    number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    if not math.isfinite(number) or not 0 <= number <= most:
+        raise ValueError(f"{key} is {str(value)[:40]!r}; it is a number from 0 {'on' if most > 1 else 'to 1'}")
+    return number

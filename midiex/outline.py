@@ -203,7 +203,7 @@ def read_plan(path: str | PathLike[str]) -> FormPlan:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror or error}); check its name and folder.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} holds no JSON ({error}); give what `midiex plan --json` prints.") from None
     if not isinstance(data, Mapping):
         raise BadInput(f"{path} holds no plan of midiex; give what `midiex plan --json` prints.")

@@ -148,3 +148,27 @@ def test_what_a_chunk_was_is_planned_again() -> None:
     assert phrase.density == pytest.approx(len(inside) / float(np.sum(line.grid.bar_s[8:12])))
     (new,) = outline.as_it_was(place.song, line, frozenset({0, 1}), Formed("B", "new lead", 99), 7).phrases
     assert new.kind == NEW and new.source_bar is None  # its source is no longer there
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("section", 5), ("section", None), ("bars", 4.5), ("likeness", "x"), ("likeness", 5), ("voices", [1.5]),
+        ("likeness_of", {"drums": "x"}), ("likeness_of", [1]), ("likeness_of", {"drums": float("nan")}),
+        ("density", 10**400), ("source_bar", "5"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_plan_with_a_wrong_value_is_refused_in_a_sentence(key: str, value: object) -> None:
+    phrase = PlannedPhrase(8, 4, "A", "varied", 0, (0,), 4.0, 80.0, 60.0, 0.5, {"drums": 0.5})
+    data = FormPlan((), (phrase,)).to_dict()
+    assert FormPlan.from_dict(data).phrases == (phrase,)
+    data["phrases"][0][key] = value
+    with pytest.raises(BadInput, match="no plan of midiex"):
+        FormPlan.from_dict(data)
+
+
+def test_a_file_of_brackets_is_no_plan(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(BadInput):
+        outline.read_plan(tmp_path / "deep.json")
