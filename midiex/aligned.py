@@ -127,12 +127,10 @@ def evidence(rows: np.ndarray, source: np.ndarray, bins: np.ndarray, overall: in
     note = slice(1, None)
     upto = {PROGRAM: onset, INSTANCE: onset + rows[:, PROGRAM] * _KEY_PROGRAM}
     upto[PITCH] = upto[INSTANCE] + rows[:, INSTANCE] * _KEY_PITCH
-    agree = (there[:, BAR] * 128 + there[:, POSITION])[:, None]
-    here = rows[:, BAR] * 128 + rows[:, POSITION]
-    at = np.searchsorted(keys, lowest)
+    there_onset, here = (of[:, BAR] * 128 + of[:, POSITION] for of in (there, rows))
     for name in (PROGRAM, INSTANCE, PITCH):
         at = np.searchsorted(keys, np.maximum(lowest, upto[name]))
-        known = agree[at, 0] == here
+        known = there_onset[at] == here
         if name != PROGRAM:
             known &= there[at, PROGRAM] == rows[:, PROGRAM]
         if name == PITCH:
@@ -200,23 +198,18 @@ class Follower:
         """Of a field but BAR and POSITION: what the source has there."""
         source, onset = self.source, (note[BAR] * 128 + note[POSITION]) * _KEY_VOICE
         low = max(onset, self.last + 1)
-        if name == PROGRAM:
-            at = bisect_left(source.keys, low)
-            fits = at < len(source.rows) and source.rows[at][:2] == (note[BAR], note[POSITION])
-            return self._told(at, name, self.kept) if fits else NOTHING_SAID
-        voice = onset + note[PROGRAM] * _KEY_PROGRAM
-        if name == INSTANCE:
-            at = bisect_left(source.keys, max(low, voice))
-            fits = at < len(source.rows) and source.rows[at][:2] == (note[BAR], note[POSITION])
-            fits = fits and source.rows[at][PROGRAM] == note[PROGRAM]
-            return self._told(at, name, self.kept) if fits else NOTHING_SAID
-        voice += note[INSTANCE] * _KEY_PITCH
+        chosen = 0 if name == PROGRAM else 1 if name == INSTANCE else 2  # of program and instance
+        voice = onset + (chosen > 0) * note[PROGRAM] * _KEY_PROGRAM + (chosen > 1) * note[INSTANCE] * _KEY_PITCH
         if name in _TELLS_LENGTH and voice + note[PITCH] in source.known:
             return self._told(bisect_left(source.keys, voice + note[PITCH]), name, True)
         at = bisect_left(source.keys, max(low, voice))
-        fits = at < len(source.rows) and source.rows[at][:2] == (note[BAR], note[POSITION])
-        fits = fits and source.rows[at][PROGRAM : INSTANCE + 1] == (note[PROGRAM], note[INSTANCE])
-        return self._told(at, name, self.kept if name == PITCH else False) if fits else NOTHING_SAID
+        if at == len(source.rows):
+            return NOTHING_SAID
+        row = source.rows[at]
+        same_voice = row[PROGRAM : PROGRAM + chosen] == tuple(note[PROGRAM : PROGRAM + chosen])
+        if row[:2] != (note[BAR], note[POSITION]) or not same_voice:
+            return NOTHING_SAID
+        return self._told(at, name, self.kept and name not in _TELLS_LENGTH)
 
     def stays(self, bar: int) -> Says:
         """Whether (STAYS) the next note lies in the last one's bar; nothing before there is one."""

@@ -116,8 +116,9 @@ def joined(rows: np.ndarray, bar_positions: np.ndarray) -> np.ndarray:
 
 
 def told(ready: Ready, usual: Mapping[str, float], beats: float, seconds: float) -> np.ndarray:
-    """Conditions (11,) of notes for a phrase, 0 where nothing is known: the density, loudness and register asked, and
-    mode and mood as they are in its source or, without one, `usual` (figures as of `conditions.features`)."""
+    """Conditions (conditions,) of notes for a phrase, 0 where nothing is known: the density, loudness and register
+    asked, and mode and mood as they are in its source or, without one, `usual` (figures as of
+    `conditions.features`)."""
     phrase = ready.phrase
     figures = dict(conditions.features(ready.source, beats, seconds) if len(ready.source) else usual)
     if not figures:
